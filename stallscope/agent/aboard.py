@@ -1,0 +1,209 @@
+"""The agent itself: what it owns, and how it comes and goes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from _thread import get_ident, get_native_id
+from time import monotonic_ns
+
+from . import layout, text
+from .asyncio_hooks import AsyncioHooks, LoopState
+from .handlers import HandlerTable
+from .import_watch import when_imported
+from .memory import Memory, alive_page, send_memory
+from .pauses import Pauses
+from .watchdog import Ended, Watchdog
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional
+
+
+class Agent:
+    """Observes this process until ``stop``; an error of its own takes it out, never the program.
+
+    ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid``, ``follow``.
+    """
+
+    def __init__(self, config: Dict[str, Any]) -> None:
+        self.config = config
+        self.threshold_ns: int = config["threshold_ns"]
+        self.quarter_ns = self.threshold_ns // 4
+        self.owner_pid: int = config["owner_pid"]
+        self._hooks: Optional[AsyncioHooks] = None
+        self._come_aboard()
+
+    def start(self) -> None:
+        """Announce the process and wait for asyncio to be imported."""
+        refused = send_memory(self.config["socket"], self.memory, self._greeting())
+        self.memory.close_fd()
+        if refused is not None:  # no collector: stay out of the way
+            self.alive[0] = 0
+            return
+        atexit.register(self._at_exit)
+        when_imported("asyncio.base_events", self._hook)
+
+    def stop(self, why: str = "") -> None:
+        """Unhook everything and go quiet. May be called from any thread, and twice."""
+        if not self.alive[0]:
+            return
+        self.alive[0] = 0
+        self.watchdog.finish()
+        self.memory.put_text(layout.ERROR_AT, layout.ERROR_BYTES, why)
+        self.memory.cells[layout.H_STATE] = layout.STATE_FINISHED
+        self._unhook()
+
+    def failed(self, error: BaseException) -> None:
+        """An exception came up in our own code: take the agent out, let the program go on.
+
+        An exception that a signal handler of the program raised while our code ran is not ours:
+        it was raised in a deeper frame, and goes on its way.
+        """
+        traceback = error.__traceback__
+        deepest = traceback
+        while deepest is not None and deepest.tb_next is not None:
+            deepest = deepest.tb_next
+        if deepest is not None and not deepest.tb_frame.f_code.co_filename.startswith(_OWN_DIRECTORY):
+            raise error
+        if not self.alive[0]:
+            return
+        self.alive[0] = 0
+        where = f" ({os.path.basename(deepest.tb_frame.f_code.co_filename)}:{deepest.tb_lineno})" if deepest else ""
+        self.memory.put_text(layout.ERROR_AT, layout.ERROR_BYTES, f"{type(error).__name__}: {error}{where}")
+        self.memory.cells[layout.H_STATE] = layout.STATE_DISABLED
+        self._unhook()
+
+    def aboard(self) -> bool:
+        """Whether this process is observed; a forked child that is to be followed comes aboard here."""
+        if self.alive[0]:
+            return True
+        if os.getpid() == self._pid or not self.config["follow"]:
+            return False
+        self._unhook()
+        self._come_aboard()
+        self.start()
+        return bool(self.alive[0])
+
+    def open_loop(self, kind: str, loop: Any) -> Optional[LoopState]:
+        """A slot for a loop that runs in this thread; None when all are taken."""
+        tid, cells = get_native_id(), self.memory.cells
+        identity = text.encode({"kind": kind, "name": type(loop).__name__, "thread": _thread_name(get_ident(), tid)})
+        loop_at = self._free_slot(tid, identity)
+        if loop_at is None:
+            cells[layout.H_UNSEEN_LOOPS] += 1
+            return None
+        cell = loop_at // layout.CELL
+        cells[cell + layout.L_STATE] = layout.LOOP_OPEN
+        cells[cell + layout.L_OPENED] = cells[cell + layout.L_OPENED] or monotonic_ns()
+        state = LoopState(loop_at, tid, get_ident(), loop)
+        self.open_loops.append(state)
+        self.pauses.install()
+        self.watchdog.wake()
+        return state
+
+    def close_loop(self, state: LoopState, now: int) -> None:
+        """The loop's run ended; its last iteration is counted here."""
+        begun, state.started = state.started, 0
+        if state not in self.open_loops:  # of the process that we were forked from
+            return
+        self.open_loops.remove(state)
+        state.files.close()
+        if begun:
+            spent = now - begun
+            if spent >= self.quarter_ns:
+                self.iteration_ended(state, begun, spent)
+            self.memory.cells[state.base + layout.bucket_of(spent)] += 1
+        self.memory.cells[state.cell + layout.L_STARTED] = 0
+        self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
+
+    def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> int:
+        """A slow iteration ended: leave it to the watchdog. Returns the duration that can be counted."""
+        if spent_ns >= self.threshold_ns:
+            progress = state.progress
+            if progress is not None and progress.started != started:
+                progress = None
+            self.watchdog.ended.append(Ended(state, started, started + spent_ns, state.trail, progress))
+        state.trail = state.progress = None
+        return min(spent_ns, layout.MAX_NS)
+
+    def _come_aboard(self) -> None:
+        self._pid = os.getpid()
+        self.memory = Memory(self.threshold_ns)
+        self.alive = alive_page()
+        self.handlers = HandlerTable(self.memory)
+        self.open_loops: List[LoopState] = []
+        self._slots: Dict[str, int] = {}
+        self.pauses = Pauses(self, self.quarter_ns // 2)
+        self.watchdog = Watchdog(self)
+
+    def _hook(self) -> None:
+        try:
+            self._hooks = AsyncioHooks(self)
+            self._hooks.install()
+        except Exception as error:
+            self.failed(error)
+
+    def _unhook(self) -> None:
+        if self._hooks is not None:
+            self._hooks.uninstall(self.open_loops)
+            self._hooks = None
+        self.pauses.uninstall()
+        atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        try:
+            if os.getpid() == self._pid:
+                for state in list(self.open_loops):
+                    self.close_loop(state, monotonic_ns())
+                self.stop()
+        except Exception as error:
+            self.failed(error)
+
+    def _free_slot(self, tid: int, identity: str) -> Optional[int]:
+        """The slot this thread's loops of this kind have had, or a fresh one, or one whose loop is long over."""
+        key = f"{tid} {identity}"
+        loop_at = self._slots.get(key)
+        if loop_at is not None and self.memory.cells[loop_at // layout.CELL + layout.L_STATE] != layout.LOOP_OPEN:
+            return loop_at
+        cells = self.memory.cells
+        for slot in range(layout.LOOPS):
+            loop_at = layout.LOOPS_AT + slot * layout.LOOP_BYTES
+            cell = loop_at // layout.CELL
+            state, epoch = cells[cell + layout.L_STATE], cells[cell + layout.L_EPOCH]
+            if state == layout.LOOP_FREE or (slot >= layout.LOOPS // 2 and self._over(cell, state, epoch)):
+                self._slots = {known: at for known, at in self._slots.items() if at != loop_at}
+                self._slots[key] = loop_at
+                self._write_identity(loop_at, tid, identity)
+                cells[layout.H_LOOPS] = max(cells[layout.H_LOOPS], slot + 1)
+                return loop_at
+        return None
+
+    def _over(self, cell: int, state: int, epoch: int) -> bool:
+        return state == layout.LOOP_CLOSED and self.memory.cells[cell + layout.L_DRAINED] == epoch
+
+    def _write_identity(self, loop_at: int, tid: int, identity: str) -> None:
+        cells, cell = self.memory.cells, loop_at // layout.CELL
+        histogram = loop_at + layout.LOOP_HISTOGRAM_AT
+        self.memory.bytes[histogram : histogram + layout.BUCKETS * layout.CELL] = bytes(layout.BUCKETS * layout.CELL)
+        cells[cell + layout.L_ZERO_WAITS] = cells[cell + layout.L_OPENED] = 0
+        cells[cell + layout.L_TID] = tid
+        cells[cell + layout.L_EPOCH] += 1
+        self.memory.put_text(loop_at + layout.LOOP_TEXT_AT, layout.LOOP_TEXT_BYTES, identity)
+
+    def _greeting(self) -> str:
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        runtime = f"{'CPython' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
+        return text.encode({"pid": self._pid, "parent": os.getppid(), "runtime": runtime})
+
+
+_OWN_DIRECTORY = os.path.dirname(__file__) + "/"
+
+
+def _thread_name(ident: int, tid: int) -> str:
+    """Without ``current_thread()``, which would register a dummy for a foreign thread."""
+    threading: Any = sys.modules.get("threading")
+    thread = threading._active.get(ident) if threading is not None else None
+    name = getattr(thread, "_name", None)
+    return name[:128] if isinstance(name, str) else f"thread {tid}"

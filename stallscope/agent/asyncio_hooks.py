@@ -1,0 +1,243 @@
+"""Where asyncio is measured: the selector's wait and ``Handle._run``.
+
+An iteration begins when the selector's ``select`` returns and ends when it is entered again.
+Within it, one clock reading per handler is enough: a handler begins where the one before it
+ended. The two wrappers are the hot path; their arithmetic is ``layout.bucket_of``, inline.
+
+How loops are found: ``BaseEventLoop._set_coroutine_origin_tracking`` is called by
+``run_forever`` as it starts and as it ends (CPython 3.8 to 3.14), in the loop's own thread, and
+it is off the stack while the loop runs, so that no frame of ours shows in anybody's traceback.
+What failed: wrapping ``run_forever`` (a frame in every traceback), and hooking the constructor
+(the thread is not known yet, and unclosed loops were kept alive by the cycle through the
+selector). A loop that runs by other means (nest_asyncio) is adopted by its first handler.
+"""
+
+from __future__ import annotations
+
+from _weakref import ref
+from time import monotonic_ns
+from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
+
+from . import handlers, layout
+from .thread_facts import ThreadFiles
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional
+
+
+STATE = "_stallscope_state"
+_SHIFT = layout.SUB_BITS + 1
+_OFFSET = layout.SUB_BUCKETS
+_STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")
+
+
+class LoopState:
+    """What the hooks keep of one running loop; the watchdog reads it."""
+
+    __slots__ = (
+        "base", "cell", "files", "ident", "last", "loop", "loop_at", "progress", "published", "started", "tid", "trail",
+    )  # fmt: skip
+
+    def __init__(self, loop_at: int, tid: int, ident: int, loop: Any) -> None:
+        self.loop = ref(loop)
+        self.loop_at = loop_at
+        self.cell = loop_at // layout.CELL
+        self.base = (loop_at + layout.LOOP_HISTOGRAM_AT) // layout.CELL
+        self.tid = tid
+        self.files = ThreadFiles(tid)
+        self.ident = ident
+        self.started = 0  # start of the iteration in progress, ns; 0 while the loop waits
+        self.last = 0  # end of the last handler, ns
+        self.trail: Optional[Dict[int, Any]] = None  # base -> [calls, ns], while an iteration is overdue
+        self.progress: Any = None  # the watchdog's, of the iteration in progress
+        self.published = False  # whether that progress stands in the shared memory
+
+    def running(self) -> bool:
+        """Whether the loop runs now; a loop that ended by unusual ways never told us."""
+        loop = self.loop()
+        return loop is not None and loop._thread_id is not None
+
+
+class AsyncioHooks:
+    """Puts the wrappers in, and takes them out again."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+        self._installed = False
+
+    def install(self) -> None:
+        """Hook the classes; asyncio must have been imported."""
+        from asyncio.base_events import BaseEventLoop
+        from asyncio.events import Handle
+
+        self._loops, self._handles = BaseEventLoop, Handle
+        self._track = BaseEventLoop._set_coroutine_origin_tracking  # type: ignore[attr-defined]
+        self._run = Handle._run
+        self._tracked = _tracking(self, self._track)
+        self._ran = _running(self._agent, self, self._run)
+        self._installed = True
+        BaseEventLoop._set_coroutine_origin_tracking = self._tracked  # type: ignore[attr-defined]
+        Handle._run = self._ran  # type: ignore[assignment, method-assign]
+
+    def uninstall(self, states: List[LoopState]) -> None:
+        """Restore what is still ours; a patch laid over ours keeps calling us as a pass-through."""
+        if not self._installed:
+            return
+        self._installed = False
+        for state in states:
+            _take_off(state.loop(), state)
+        if self._handles.__dict__.get("_run") is self._ran:
+            self._handles._run = self._run  # type: ignore[method-assign]
+        if self._loops.__dict__.get("_set_coroutine_origin_tracking") is self._tracked:
+            self._loops._set_coroutine_origin_tracking = self._track  # type: ignore[attr-defined]
+
+    def run_changes(self, loop: Any) -> None:
+        """The loop is about to run, or has just ended its run, or its debug flag was set."""
+        state = loop.__dict__.get(STATE)
+        if state is None:
+            self.adopt(loop)
+        elif loop._thread_id is None or not self._agent.alive[0]:
+            self.release(loop, state)
+
+    def adopt(self, loop: Any) -> None:
+        """Observe the loop, which runs in this thread, or is about to."""
+        selector = getattr(loop, "_selector", None)
+        if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
+            return
+        state = self._agent.open_loop("asyncio", loop)
+        if state is None:
+            return
+        now = monotonic_ns()
+        if loop._thread_id is not None:  # adopted in the middle of an iteration
+            state.started = state.last = now
+        loop.__dict__[STATE] = state
+        selector.select = _selecting(self._agent, state, selector.select)
+
+    def release(self, loop: Any, state: LoopState) -> None:
+        """The loop's run is over: its last iteration ends here; nothing of ours stays on it."""
+        _take_off(loop, state)
+        if self._agent.alive[0]:
+            self._agent.close_loop(state, monotonic_ns())
+
+
+def _take_off(loop: Any, state: LoopState) -> None:
+    """Remove what ``adopt`` put on a loop and its selector, if it is still ours."""
+    if loop is None:
+        return
+    loop.__dict__.pop(STATE, None)
+    selector = loop._selector
+    if selector is not None and getattr(selector.__dict__.get("select"), STATE, None) is state:
+        del selector.select
+
+
+def _tracking(hooks: AsyncioHooks, track: Callable[[Any, bool], None]) -> Callable[[Any, bool], None]:
+    def _set_coroutine_origin_tracking(self: Any, enabled: bool) -> None:
+        track(self, enabled)
+        try:
+            hooks.run_changes(self)
+        except Exception as error:
+            hooks._agent.failed(error)
+
+    return _set_coroutine_origin_tracking
+
+
+def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The selector's ``select``, timed: the iteration ends at its entry, the next begins at its return."""
+    alive, cells, clock, quarter = agent.alive, agent.memory.cells, monotonic_ns, agent.quarter_ns
+    started_cell, zero_cell = state.cell + layout.L_STARTED, state.cell + layout.L_ZERO_WAITS
+    base = state.base - _OFFSET
+
+    def observed_select(timeout: Any = None) -> Any:
+        if not alive[0]:
+            return select(timeout)
+        try:
+            begun = state.started
+            if begun:
+                spent = clock() - begun
+                state.started = cells[started_cell] = 0
+                if spent >= quarter:
+                    spent = agent.iteration_ended(state, begun, spent)
+                shift = spent.bit_length() - _SHIFT
+                cells[base + (shift << 5) + (spent >> shift) if shift >= 0 else base + _OFFSET] += 1
+            if timeout == 0:
+                cells[zero_cell] += 1
+        except Exception as error:
+            agent.failed(error)
+        events = select(timeout)
+        state.started = state.last = now = clock()
+        if alive[0]:
+            cells[started_cell] = now
+        return events
+
+    setattr(observed_select, STATE, state)
+    return observed_select
+
+
+def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Callable[[Any], None]:
+    """``Handle._run``, timed, under the identity of what it is about to call."""
+    from asyncio.tasks import Task
+
+    alive, cells, clock = agent.alive, agent.memory.cells, monotonic_ns
+    table = agent.handlers
+    bases, get_coro = table.bases, Task.get_coro
+    steps = {BuiltinFunctionType}  # and asyncio's own C types, as they are met: they have no public name
+
+    def _run(self: Any) -> None:
+        if not alive[0]:
+            return run(self)
+        try:
+            callback = self._callback
+            kind = type(callback)
+            key: Any = None
+            if kind in steps:
+                task = callback.__self__
+                if isinstance(task, Task):
+                    coroutine = get_coro(task)
+                    key = coroutine.cr_code if type(coroutine) is CoroutineType else type(coroutine)
+            elif kind is MethodType:
+                key = callback.__func__
+                key = key.__code__ if type(key) is FunctionType else None
+            elif kind is FunctionType:
+                key = callback.__code__
+            base = bases.get(key)
+            if base is None:
+                if kind.__name__ in _STEP_TYPES:
+                    steps.add(kind)
+                base = _identify(table, callback, kind in steps)
+        except Exception as error:
+            agent.failed(error)
+            return run(self)
+        run(self)
+        if not alive[0]:
+            return None
+        try:
+            loop = self._loop
+            state = getattr(loop, STATE, None)
+            if state is None:
+                hooks.adopt(loop)
+                return None
+            now = clock()
+            spent = now - state.last
+            state.last = now
+            shift = spent.bit_length() - _SHIFT
+            cells[base + (shift << 5) + (spent >> shift) - _OFFSET if 0 <= shift < 40 else base] += 1
+            if state.trail is not None:
+                part = state.trail.setdefault(base, [0, 0])
+                part[0] += 1
+                part[1] += spent
+        except Exception as error:
+            agent.failed(error)
+        return None
+
+    return _run
+
+
+def _identify(table: handlers.HandlerTable, callback: Any, is_step: bool) -> int:
+    """The histogram of a handler met for the first time, or of a kind that has no cheap key."""
+    from asyncio.tasks import Task
+
+    owner = callback.__self__ if is_step else None
+    found = handlers.of_coroutine(Task.get_coro(owner)) if isinstance(owner, Task) else handlers.of_callback(callback)
+    base = table.bases.get(found[0])
+    return base if base is not None else table.add(*found)

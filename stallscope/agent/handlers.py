@@ -1,0 +1,82 @@
+"""Handler identity: which coroutine or callback a loop is about to run, and its slot.
+
+The keys are code objects (or, for callables that have none, their type or their C name), never
+the callables themselves: a strong reference to a closure would keep the user's objects alive.
+"""
+
+from __future__ import annotations
+
+from types import CodeType, CoroutineType, FunctionType, GeneratorType, MethodType
+
+from . import layout, text
+from .memory import Memory
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Tuple
+
+    Key = Any  # CodeType | type | str
+
+
+class HandlerTable:
+    """Slots of the handlers seen so far, at most ``layout.HANDLERS``."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._names: Dict[int, str] = {}
+        self.bases: Dict[Key, int] = {}
+        self.keys: Dict[int, Key] = {}
+        self._write(0, "(other handlers)", "", 0)
+        self._memory.cells[layout.H_HANDLERS] = 1
+
+    def add(self, key: Key, name: str, file: str, line: int) -> int:
+        """Give the key a slot; the cell index of its histogram (slot 0's when all are taken)."""
+        slot = self._memory.cells[layout.H_HANDLERS]
+        if slot >= layout.HANDLERS:
+            return self._base(0)
+        self._write(slot, name, file, line)
+        self._memory.cells[layout.H_HANDLERS] = slot + 1
+        base = self.bases[key] = self._base(slot)
+        return base
+
+    def name_of(self, code: CodeType) -> str:
+        """Qualified name of a handler by its code, as far as it is known."""
+        base = self.bases.get(code)
+        known = self._names.get(base) if base is not None else None
+        return known or str(getattr(code, "co_qualname", code.co_name))
+
+    def slot_of(self, base: int) -> int:
+        """Slot number of a histogram's cell index."""
+        return (base * layout.CELL - layout.HANDLERS_AT) // layout.HANDLER_BYTES
+
+    def _base(self, slot: int) -> int:
+        return (layout.HANDLERS_AT + slot * layout.HANDLER_BYTES + layout.HANDLER_HISTOGRAM_AT) // layout.CELL
+
+    def _write(self, slot: int, name: str, file: str, line: int) -> None:
+        at = layout.HANDLERS_AT + slot * layout.HANDLER_BYTES + layout.HANDLER_TEXT_AT
+        identity = text.encode({"name": name[:256], "file": file[-1024:], "line": line})
+        self._memory.put_text(at, layout.HANDLER_TEXT_BYTES, identity)
+        self._names[self._base(slot)] = name
+
+
+def of_coroutine(coroutine: Any) -> Tuple[Key, str, str, int]:
+    """(key, qualified name, file, line) of a task's coroutine."""
+    kind = type(coroutine)
+    code = coroutine.cr_code if kind is CoroutineType else coroutine.gi_code if kind is GeneratorType else None
+    if code is None:  # Cython's coroutines and hand-made awaitables: the type is all that is safe to ask
+        return kind, kind.__qualname__, "", 0
+    return code, coroutine.__qualname__, code.co_filename, code.co_firstlineno
+
+
+def of_callback(callback: Any) -> Tuple[Key, str, str, int]:
+    """(key, qualified name, file, line) of a plain callback; asks nothing that could run user code."""
+    kind = type(callback)
+    if kind is MethodType:
+        callback, kind = callback.__func__, type(callback.__func__)
+    if kind is FunctionType:
+        code = callback.__code__
+        return code, callback.__qualname__, code.co_filename, code.co_firstlineno
+    qualname: Optional[str] = getattr(callback, "__qualname__", None) if kind.__module__ == "builtins" else None
+    if isinstance(qualname, str):
+        return qualname, qualname, "", 0
+    return kind, kind.__qualname__, "", 0

@@ -1,0 +1,118 @@
+"""The writing end of the shared memory (``layout`` describes it)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from time import monotonic_ns
+
+from . import layout
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Optional
+
+
+_MADV_WIPEONFORK = 18  # <linux/mman.h>, since Linux 4.14
+
+
+class Memory:
+    """One process's shared memory: 64-bit ``cells``, and texts beside them.
+
+    ``cells`` is indexed in units of 8 bytes; the byte offsets of ``layout`` divide evenly.
+    """
+
+    def __init__(self, threshold_ns: int) -> None:
+        self.fd = _open_private_file()
+        os.ftruncate(self.fd, layout.SIZE)
+        self._map = mmap.mmap(self.fd, layout.SIZE)
+        self.bytes = memoryview(self._map)
+        self.cells = self.bytes.cast("Q")
+        cells = self.cells
+        cells[layout.H_VERSION] = layout.VERSION
+        cells[layout.H_SIZE] = layout.SIZE
+        cells[layout.H_PID] = os.getpid()
+        cells[layout.H_STARTED] = cells[layout.H_HEARTBEAT] = monotonic_ns()
+        cells[layout.H_STATE] = layout.STATE_RUNNING
+        cells[layout.H_THRESHOLD] = threshold_ns
+        cells[layout.H_MAGIC] = layout.MAGIC
+
+    def close_fd(self) -> None:
+        """Drop the descriptor once the collector has its own; the mapping stays."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def put_text(self, at: int, room: int, text: str) -> None:
+        """Write NUL-terminated text at byte ``at``, cut to ``room`` bytes."""
+        data = text.encode("utf-8", "replace")[: room - 1] + b"\0"
+        self.bytes[at : at + len(data)] = data
+
+    def put_record(self, text: str) -> bool:
+        """Append a record to the ring; False when the collector is too far behind, or it is too long."""
+        data = text.encode("utf-8", "replace")
+        head = self.cells[layout.H_RING_HEAD]
+        if head - self.cells[layout.H_RING_TAIL] >= layout.RECORDS or len(data) > layout.RECORD_TEXT_MAX:
+            return False
+        at = layout.RING_AT + head % layout.RECORDS * layout.RECORD_BYTES
+        layout.RECORD_HEAD.pack_into(self.bytes, at, len(data), head & 0xFFFFFFFF)
+        at += layout.RECORD_HEAD.size
+        self.bytes[at : at + len(data)] = data
+        self.cells[layout.H_RING_HEAD] = head + 1  # last: the record is whole when the reader sees it
+        return True
+
+    def put_progress(self, loop_at: int, text: str) -> None:
+        """Publish the overdue iteration of the loop slot at byte ``loop_at``; empty text withdraws it."""
+        data = text.encode("utf-8", "replace")
+        if len(data) > layout.PROGRESS_BYTES:
+            return
+        cell = loop_at // layout.CELL
+        self.cells[cell + layout.L_PROGRESS_SEQ] += 1
+        at = loop_at + layout.PROGRESS_AT
+        self.bytes[at : at + len(data)] = data
+        self.cells[cell + layout.L_PROGRESS_LEN] = len(data)
+        self.cells[cell + layout.L_PROGRESS_SEQ] += 1
+
+
+def alive_page() -> "mmap.mmap":
+    """A page whose first byte is 1 while the agent is aboard, and reads 0 in a forked child.
+
+    The hooks ask ``alive[0]`` before they touch the shared memory: 15 ns, where ``os.getpid()``
+    costs 180, and no fork hook is needed (``os.register_at_fork`` cannot be taken back).
+    """
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    page.madvise(_MADV_WIPEONFORK)
+    page[0] = 1
+    return page
+
+
+def _open_private_file() -> int:
+    create = getattr(os, "memfd_create", None)
+    if create is not None:
+        descriptor: int = create("stallscope", os.MFD_CLOEXEC)
+        return descriptor
+    import tempfile
+
+    handle, path = tempfile.mkstemp(prefix="stallscope-")
+    os.unlink(path)
+    return handle
+
+
+def send_memory(socket_path: str, memory: Memory, greeting: str) -> Optional[str]:
+    """Hand the memory's descriptor to the collector; None, or why it could not be done.
+
+    ``_socket`` and not ``socket``: always loaded in C, nothing to import, nothing patched.
+    """
+    import _socket
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(1.0)
+        connection.connect(socket_path)
+        rights = memory.fd.to_bytes(4, "little")
+        connection.sendmsg([greeting.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    except OSError as error:
+        return str(error)
+    finally:
+        connection.close()
+    return None

@@ -1,0 +1,97 @@
+"""Stall records: the JSON that crosses the ring, complete in itself.
+
+``{"loop", "start", "end", "task", "handler", "handlers", "frames", "spans", "gc"}``: ``frames``
+are ``[file, line, function]``, stacks are lists of indices into them, innermost first;
+``handlers`` are ``[slot, calls, total_ns]``, heaviest first; spans are
+``[from, to, samples, stack, call, state, cpu, run_delay, switches, late]`` and calls
+``[name, kind, resource, detail]``; ``gc`` are ``[start, duration, generation, stack]``.
+"""
+
+from __future__ import annotations
+
+from . import layout, text
+from .stacks import FrameTable
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional
+
+
+_DEPTHS = (40, 16, 6)  # tried in turn until the record fits
+_MAX_HANDLERS = 8
+
+
+def of_stall(agent: Any, ended: Any) -> str:
+    """The record of an iteration that ended."""
+    spans = ended.progress.spans if ended.progress is not None else []
+    pauses = agent.pauses.within(ended.state.ident, ended.started, ended.ended)
+    record: Dict[str, object] = {
+        "loop": _slot(ended.state),
+        "start": ended.started,
+        "end": ended.ended,
+        "task": ended.progress.task if ended.progress is not None else None,
+        "handler": _handler(agent, ended.progress),
+        "handlers": _handlers(agent, ended.trail),
+    }
+    return _fitting(record, spans, pauses, layout.RECORD_TEXT_MAX)
+
+
+def of_progress(agent: Any, state: Any, progress: Any, now: int) -> str:
+    """The record of the overdue iteration, so far; its ``end`` is the time of the last sample."""
+    record: Dict[str, object] = {
+        "loop": _slot(state),
+        "start": progress.started,
+        "end": now,
+        "task": progress.task,
+        "handler": _handler(agent, progress),
+        "handlers": [],
+    }
+    pauses = agent.pauses.within(state.ident, progress.started, now)
+    return _fitting(record, progress.spans, pauses, layout.PROGRESS_BYTES)
+
+
+def task_name(state: Any) -> Optional[str]:
+    """Name of the task that the loop is running now, if any."""
+    from asyncio import tasks
+
+    loop = state.loop()
+    task = tasks.current_task(loop) if loop is not None else None
+    name = tasks.Task.get_name(task) if isinstance(task, tasks.Task) else None  # not the user's own get_name
+    return name[:256] if isinstance(name, str) else None
+
+
+def _slot(state: Any) -> int:
+    return int((state.loop_at - layout.LOOPS_AT) // layout.LOOP_BYTES)
+
+
+def _handler(agent: Any, progress: Any) -> Optional[List[object]]:
+    code = progress.handler if progress is not None else None
+    if code is None:
+        return None
+    return [agent.handlers.name_of(code)[:256], code.co_filename[-1024:], code.co_firstlineno]
+
+
+def _handlers(agent: Any, trail: Any) -> List[List[int]]:
+    heaviest = sorted((trail or {}).items(), key=lambda item: -item[1][1])[:_MAX_HANDLERS]
+    return [[agent.handlers.slot_of(base), calls, total] for base, (calls, total) in heaviest]
+
+
+def _fitting(record: Dict[str, object], spans: Any, pauses: Any, room: int) -> str:
+    for depth in _DEPTHS:
+        encoded = text.encode(_with_stacks(record, spans, pauses, depth))
+        if len(encoded) <= room:
+            return encoded
+    return text.encode(_with_stacks(record, spans[:4], pauses[:1], 3))
+
+
+def _with_stacks(record: Dict[str, object], spans: Any, pauses: Any, depth: int) -> Dict[str, object]:
+    table = FrameTable(depth)
+    full = dict(record)
+    full["spans"] = [
+        [s.from_ns, s.to_ns, s.samples, table.put(s.stack), s.facts.call, s.facts.state]
+        + [s.cpu_ns, s.run_delay_ns, s.switches, s.late_ns]
+        for s in spans
+    ]
+    full["gc"] = [[p.start_ns, p.duration_ns, p.generation, table.put(p.stack)] for p in pauses]
+    full["frames"] = table.frames
+    return full

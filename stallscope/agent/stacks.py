@@ -1,0 +1,55 @@
+"""Python stacks, as code objects and lines; turned into names only when a stall is reported."""
+
+from __future__ import annotations
+
+from types import FrameType
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
+
+    Stack = Tuple[Tuple[Any, int], ...]  # (code, line), innermost first
+
+MAX_FRAMES = 64
+_OWN_DIRECTORY = __file__.rsplit("/", 1)[0] + "/"
+
+
+def walk(frame: Optional[FrameType]) -> Stack:
+    """The stack from ``frame`` outward, without frames of the agent itself."""
+    stack: List[Tuple[Any, int]] = []
+    while frame is not None and len(stack) < MAX_FRAMES:
+        code = frame.f_code
+        if not code.co_filename.startswith(_OWN_DIRECTORY):
+            stack.append((code, frame.f_lineno or code.co_firstlineno))
+        frame = frame.f_back
+    return tuple(stack)
+
+
+def handler_code(stack: Stack) -> Any:
+    """Code of the handler in progress: the frame that asyncio's ``Handle._run`` called; None without one."""
+    for index, (code, _) in enumerate(stack):
+        if code.co_name == "_run" and code.co_filename.endswith("asyncio/events.py"):
+            return stack[index - 1][0] if index else None
+    return None
+
+
+class FrameTable:
+    """Frames of one record, each written once; stacks refer to them by index."""
+
+    def __init__(self, depth: int) -> None:
+        self._depth = depth
+        self._index: Dict[Tuple[Any, int], int] = {}
+        self.frames: List[List[object]] = []
+
+    def put(self, stack: Stack) -> List[int]:
+        """Indices of the innermost ``depth`` frames of a stack."""
+        return [self._put(frame) for frame in stack[: self._depth]]
+
+    def _put(self, frame: Tuple[Any, int]) -> int:
+        index = self._index.get(frame)
+        if index is None:
+            code, line = frame
+            index = self._index[frame] = len(self.frames)
+            name = getattr(code, "co_qualname", code.co_name)
+            self.frames.append([code.co_filename[-1024:], line, name])
+        return index

@@ -1,0 +1,229 @@
+"""The watchdog: a thread that samples the loop's thread while an iteration is overdue.
+
+It polls once a quarter of the threshold and otherwise sleeps; it never takes a lock that a loop
+could want, and the loop never waits for it. ``_thread`` and not ``threading``: the program's
+``threading.enumerate()`` and its shutdown stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _collections import deque  # type: ignore[import-not-found]
+from _thread import allocate_lock, start_new_thread
+from time import monotonic_ns, sleep
+
+from . import layout, report
+from .stacks import handler_code, walk
+from .thread_facts import Facts
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Deque, List, Optional
+
+    from .stacks import Stack
+
+
+_PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
+_LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
+_OWNER_CHECK_NS = 1_000_000_000
+_SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
+_SHORTEST_PERIOD_NS = 1_000_000  # a threshold of microseconds must not make the watchdog spin
+_MAX_SPANS = 64
+_DETAILS_A_SECOND = 50
+
+
+class Span:
+    """Consecutive samples that look alike; the fields are those of the recording's ``Span``."""
+
+    __slots__ = ("cpu_ns", "facts", "from_ns", "late_ns", "run_delay_ns", "samples", "stack", "switches", "to_ns")
+
+    def __init__(self, from_ns: int, to_ns: int, stack: Stack, facts: Facts, before: Optional[Facts]) -> None:
+        self.from_ns, self.to_ns, self.stack, self.facts = from_ns, to_ns, stack, facts
+        self.samples, self.late_ns = 1, 0
+        self.cpu_ns = _difference(facts.cpu_ns, before.cpu_ns if before else None)
+        self.run_delay_ns = _difference(facts.run_delay_ns, before.run_delay_ns if before else None)
+        self.switches = _difference(facts.switches, before.switches if before else None)
+
+    def absorb(self, other: "Span") -> None:
+        """Take in the span that follows."""
+        self.to_ns = other.to_ns
+        self.samples += other.samples
+        self.late_ns = max(self.late_ns, other.late_ns)
+        self.cpu_ns = _sum(self.cpu_ns, other.cpu_ns)
+        self.run_delay_ns = _sum(self.run_delay_ns, other.run_delay_ns)
+        self.switches = _sum(self.switches, other.switches)
+
+
+class Progress:
+    """What is known of one overdue iteration."""
+
+    __slots__ = ("due_ns", "handler", "last_facts", "published_ns", "spans", "started", "task")
+
+    def __init__(self, started: int) -> None:
+        self.started = started
+        self.spans: List[Span] = []
+        self.last_facts: Optional[Facts] = None
+        self.due_ns = 0
+        self.published_ns = 0
+        self.task: Optional[str] = None
+        self.handler: Any = None
+
+
+class Ended:
+    """An iteration over the threshold, as the loop's thread left it for the watchdog."""
+
+    __slots__ = ("ended", "progress", "started", "state", "trail")
+
+    def __init__(self, state: Any, started: int, ended: int, trail: Any, progress: Optional[Progress]) -> None:
+        self.state, self.started, self.ended = state, started, ended
+        self.trail, self.progress = trail, progress
+
+
+class Watchdog:
+    """Samples, and writes stall records; one for each process."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+        self._memory = agent.memory
+        self._quarter_ns = agent.quarter_ns
+        self._period_ns = max(agent.quarter_ns, _SHORTEST_PERIOD_NS)
+        self._thread_runs = False
+        self._work = allocate_lock()  # held while at work, so that shutdown does not cut a record in two
+        self._second = 0
+        self._details = 0
+        self.ended: Deque[Ended] = deque(maxlen=4096)
+
+    def wake(self) -> None:
+        """Start the thread unless it runs."""
+        if not self._thread_runs:
+            self._thread_runs = True
+            try:
+                start_new_thread(self._run, ())
+            except RuntimeError:  # no more threads, or the interpreter is going down
+                self._thread_runs = False
+                raise
+
+    def finish(self) -> None:
+        """Write what is left; called as the process ends or the agent leaves."""
+        if self._work.acquire(timeout=0.5):
+            try:
+                self._write_ended()
+            finally:
+                self._work.release()
+
+    def _run(self) -> None:
+        try:
+            self._poll()
+        except Exception as error:
+            self._agent.failed(error)
+        finally:
+            self._thread_runs = False
+
+    def _poll(self) -> None:
+        agent, period_s = self._agent, self._period_ns / 1e9
+        idle_since = checked = monotonic_ns()
+        while agent.alive[0]:
+            planned = monotonic_ns() + self._period_ns
+            sleep(period_s)
+            now = monotonic_ns()
+            with self._work:
+                self._watch(now, now - planned)
+            if now - checked > _OWNER_CHECK_NS:
+                checked = now
+                if self._orphaned(now):
+                    agent.stop("the collector went away")
+            if agent.open_loops:
+                idle_since = now
+            elif now - idle_since > _LINGER_NS:
+                self._thread_runs = False
+                if not agent.open_loops:  # a loop may have opened since: then go on
+                    return
+                self._thread_runs = True
+
+    def _watch(self, now: int, late_ns: int) -> None:
+        for state in list(self._agent.open_loops):
+            started = state.started
+            if started and now - started >= self._quarter_ns:
+                self._overdue(state, started, now, max(late_ns, 0))
+                continue
+            if state.trail is not None:  # set a moment too late, when the iteration had just ended
+                state.trail = state.progress = None
+            if state.published:
+                state.published = False
+                self._memory.put_progress(state.loop_at, "")
+        if self.ended:
+            self._write_ended()
+
+    def _overdue(self, state: Any, started: int, now: int, late_ns: int) -> None:
+        progress = state.progress
+        if progress is None or progress.started != started:
+            if not state.running():  # it stopped without telling: no iteration at all
+                state.started = 0
+                return
+            progress = Progress(started)
+            state.trail, state.progress = {}, progress
+        if now < progress.due_ns:
+            return
+        stack = walk(sys._current_frames().get(state.ident))
+        self._sample(state, progress, stack, now, late_ns)
+        if now - started >= self._agent.threshold_ns and now - progress.published_ns >= _PUBLISH_NS:
+            progress.published_ns, state.published = now, True
+            self._memory.put_progress(state.loop_at, report.of_progress(self._agent, state, progress, now))
+
+    def _sample(self, state: Any, progress: Progress, stack: Stack, now: int, late_ns: int) -> None:
+        if state.started != progress.started:
+            return
+        facts = state.files.facts(progress.last_facts, monotonic_ns)
+        after = monotonic_ns()
+        if state.started != progress.started:  # it ended while we looked: the stack is its own, the facts are not
+            if progress.spans:
+                return
+            facts = Facts()
+        spans = progress.spans
+        span = Span(spans[-1].to_ns if spans else progress.started, now, stack, facts, progress.last_facts)
+        span.late_ns = late_ns
+        if spans and (_alike(spans[-1], span) or len(spans) >= _MAX_SPANS):
+            spans[-1].absorb(span)
+        else:
+            spans.append(span)
+        progress.last_facts = facts
+        # Ever more rarely as it goes on: a hang of a minute is no reason for thousands of samples.
+        progress.due_ns = after + min((now - progress.started) // 32, 250_000_000) - self._period_ns // 2
+        if progress.handler is None:
+            progress.handler = handler_code(stack)
+            progress.task = report.task_name(state)
+
+    def _write_ended(self) -> None:
+        while self.ended:
+            ended = self.ended.popleft()
+            if not self._within_rate(ended.ended):
+                self._memory.cells[layout.H_SUPPRESSED] += 1
+            elif not self._memory.put_record(report.of_stall(self._agent, ended)):
+                self._memory.cells[layout.H_DROPPED] += 1
+
+    def _within_rate(self, now: int) -> bool:
+        second = now // 1_000_000_000
+        if second != self._second:
+            self._second, self._details = second, 0
+        self._details += 1
+        return self._details <= _DETAILS_A_SECOND
+
+    def _orphaned(self, now: int) -> bool:
+        """The collector has not drained for seconds, and its process is gone (or silent for a minute)."""
+        silence = now - self._memory.cells[layout.H_HEARTBEAT]
+        if silence < _SILENCE_NS:
+            return False
+        return silence > 20 * _SILENCE_NS or not os.path.exists(f"/proc/{self._agent.owner_pid}")
+
+
+def _alike(one: Span, other: Span) -> bool:
+    return one.stack == other.stack and one.facts.call == other.facts.call and one.cpu_ns is not None
+
+
+def _difference(now: Optional[int], before: Optional[int]) -> Optional[int]:
+    return None if now is None or before is None else now - before
+
+
+def _sum(one: Optional[int], other: Optional[int]) -> Optional[int]:
+    return None if one is None or other is None else one + other

@@ -1,0 +1,236 @@
+"""The nouns that every phase shares: what a recording holds, typed and documented.
+
+Collect and ingest make them, the writer stores them, the reader brings them back, analysis
+turns them into findings. Times are nanoseconds on the target's monotonic clock unless the
+name says otherwise. ``None`` means "this source cannot know", never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+ResourceKind = Literal["path", "peer", "pipe", "lock", "child", "host", "timer", "other"]
+
+Counts = Mapping[int, int]
+"""A histogram: bucket (see ``stallscope.agent.layout``) -> count; empty buckets are absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a stack."""
+
+    file: str
+    line: int
+    function: str
+
+
+Stack = tuple[Frame, ...]
+"""Innermost frame first. Empty when unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a call touched: a path, a peer ``host:port``, a pipe, a lock, a child, a host name."""
+
+    kind: ResourceKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call (or a blocking library call) by name, with what it touched."""
+
+    name: str
+    resource: Resource | None = None
+    detail: str = ""
+    """Arguments worth showing, e.g. ``fd 7`` or ``0.050 s``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """What the loop called: a coroutine or a callback, where it is defined."""
+
+    name: str
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerTime:
+    """A handler's part in one stall."""
+
+    handler: Handler
+    calls: int
+    total_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a stall between two samples, described by the sample at its end.
+
+    Neighbours that look alike are merged (``samples`` counts them). The counters are what the
+    loop's thread spent inside the stretch; they are ``None`` in the first span of a stall,
+    which reaches back to the start of the iteration, before sampling began.
+    """
+
+    from_ns: int
+    to_ns: int
+    samples: int
+    stack: Stack
+    call: Call | None
+    """The system call in which the thread was caught, if any."""
+    state: str
+    """Kernel thread state letter: R, S, D, T …; empty when unknown."""
+    cpu_ns: int | None = None
+    run_delay_ns: int | None = None
+    """Runnable but not running (``/proc/PID/task/TID/schedstat``)."""
+    switches: int | None = None
+    """Voluntary context switches. 0 with a call at both ends: one continuous block."""
+    late_ns: int = 0
+    """How long the sampler had to wait for the GIL: long means C code that holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedCall:
+    """A call whose duration was measured exactly (by the pulse, or by a tracer)."""
+
+    start_ns: int
+    duration_ns: int
+    call: Call
+    stack: Stack = ()
+    count: int = 1
+    """More than one: many short calls of one kind in one iteration, summed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcPause:
+    """One run of the garbage collector, with the stack that set it off."""
+
+    start_ns: int
+    duration_ns: int
+    generation: int
+    stack: Stack = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """An iteration at or above the threshold, with all that is known of it."""
+
+    loop_id: int
+    start_ns: int
+    duration_ns: int
+    finished: bool = True
+    """False: still in progress when the recording ended (hung, killed, or cut off)."""
+    task: str | None = None
+    """Name of the asyncio task that was caught in it."""
+    handlers: tuple[HandlerTime, ...] = ()
+    """Heaviest first; only the handlers that ended after sampling began."""
+    current: Handler | None = None
+    """The handler in which the samples caught the loop."""
+    spans: tuple[Span, ...] = ()
+    calls: tuple[TimedCall, ...] = ()
+    pauses: tuple[GcPause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One observed process image (``exec`` makes a new one under the same pid)."""
+
+    id: int
+    pid: int
+    parent_pid: int
+    program: str
+    """The command line, as the process shows it."""
+    runtime: str
+    """For example ``CPython 3.11.7``; empty when unknown."""
+    started_ns: int
+    ended_ns: int | None = None
+    ending: str = ""
+    """How it went: ``exited``, ``killed``, ``replaced``, ``disabled: reason``; empty: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoarseHistogram:
+    """A histogram whose buckets are coarser than ``Counts`` can hold, as foreign tools print them."""
+
+    edges_ns: tuple[int, ...]
+    """Ascending, one more than ``counts``; an open last bucket is closed at twice its lower edge."""
+    counts: tuple[int, ...]
+    tick_ns: int = 0
+    """Resolution of the source's clock, where it is coarser than the buckets; 0 where it does not matter."""
+    per_octave: int = 1
+    """1: buckets of an octave or wider; 4: finer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One event loop: a thread that waits, and what its iterations were."""
+
+    id: int
+    process_id: int
+    pid: int
+    tid: int
+    kind: str
+    """``asyncio``, ``uvloop``, ``trio`` … or ``epoll`` for a loop known by its waits alone."""
+    name: str
+    """Thread name and loop class, for people."""
+    opened_ns: int
+    """When it was first seen."""
+    last_ns: int
+    """When it was last seen alive: ``last_ns - opened_ns`` is its wall time."""
+    counts: Counts
+    zero_waits: int | None = None
+    """Waits with a timeout of zero (saturation)."""
+    coarse: CoarseHistogram | None = None
+    """Used instead of ``counts``, which is empty then, when the source has only coarse buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerCounts:
+    """A handler's histogram over the whole recording of its process."""
+
+    process_id: int
+    handler: Handler
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that this recording could not see, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """What a recording could and could not see."""
+
+    level: str
+    """``agent``, ``pulse``, or the foreign format's name."""
+    missing: tuple[Missing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Everything in one ``.stall`` file, or in one foreign trace."""
+
+    path: str
+    source: str
+    """``stallscope``, or the name of the foreign format."""
+    threshold_ns: int
+    started_ns: int
+    ended_ns: int
+    fidelity: Fidelity
+    processes: tuple[Process, ...] = ()
+    loops: tuple[Loop, ...] = ()
+    handlers: tuple[HandlerCounts, ...] = ()
+    stalls: tuple[Stall, ...] = ()
+    suppressed: int = 0
+    """Stalls that are in the histograms but whose details were not kept."""
+    complete: bool = True
+    """False: the recorder was killed; what follows its last second is missing."""
+    notes: tuple[str, ...] = field(default=())
+    """Sentences for the reader, such as "recording stopped: disk full"."""
