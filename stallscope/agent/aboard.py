@@ -98,6 +98,7 @@ class Agent:
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
         cells[cell + layout.L_OPENED] = cells[cell + layout.L_OPENED] or monotonic_ns()
         state = LoopState(loop_at, tid, get_ident(), loop)
+        state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
         self.pauses.install()
         self.watchdog.wake()
@@ -116,6 +117,7 @@ class Agent:
                 self.iteration_ended(state, begun, spent)
             self.memory.cells[state.base + layout.bucket_of(spent)] += 1
         self.memory.cells[state.cell + layout.L_STARTED] = 0
+        self.memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
         self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
 
     def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> int:

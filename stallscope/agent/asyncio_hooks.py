@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STATE = "_stallscope_state"
 _SHIFT = layout.SUB_BITS + 1
 _OFFSET = layout.SUB_BUCKETS
+_ONE_IN = 17  # a prime: a clock that ticks in microseconds draws evenly too
 _STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")
 
 
@@ -36,7 +37,8 @@ class LoopState:
     """What the hooks keep of one running loop; the watchdog reads it."""
 
     __slots__ = (
-        "base", "cell", "files", "ident", "last", "loop", "loop_at", "progress", "published", "started", "tid", "trail",
+        "base", "cell", "files", "ident", "last", "loop", "loop_at", "progress", "published",
+        "started", "tid", "trail", "zero_waits",
     )  # fmt: skip
 
     def __init__(self, loop_at: int, tid: int, ident: int, loop: Any) -> None:
@@ -48,6 +50,7 @@ class LoopState:
         self.files = ThreadFiles(tid)
         self.ident = ident
         self.started = 0  # start of the iteration in progress, ns; 0 while the loop waits
+        self.zero_waits = 0  # since the loop opened; the watchdog publishes it
         self.last = 0  # end of the last handler, ns
         self.trail: Optional[Dict[int, Any]] = None  # base -> [calls, ns], while an iteration is overdue
         self.progress: Any = None  # the watchdog's, of the iteration in progress
@@ -91,6 +94,16 @@ class AsyncioHooks:
             self._handles._run = self._run  # type: ignore[method-assign]
         if self._loops.__dict__.get("_set_coroutine_origin_tracking") is self._tracked:
             self._loops._set_coroutine_origin_tracking = self._track  # type: ignore[attr-defined]
+
+    def run_failed(self, loop: Any, error: Exception) -> None:
+        """After a handler something went wrong: a loop not met before, or an error."""
+        try:
+            if isinstance(error, AttributeError) and STATE not in loop.__dict__:
+                self.adopt(loop)
+            else:
+                self._agent.failed(error)
+        except Exception as worse:
+            self._agent.failed(worse)
 
     def run_changes(self, loop: Any) -> None:
         """The loop is about to run, or has just ended its run, or its debug flag was set."""
@@ -145,7 +158,7 @@ def _tracking(hooks: AsyncioHooks, track: Callable[[Any, bool], None]) -> Callab
 def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Callable[..., Any]:
     """The selector's ``select``, timed: the iteration ends at its entry, the next begins at its return."""
     alive, cells, clock, quarter = agent.alive, agent.memory.cells, monotonic_ns, agent.quarter_ns
-    started_cell, zero_cell = state.cell + layout.L_STARTED, state.cell + layout.L_ZERO_WAITS
+    started_cell = state.cell + layout.L_STARTED
     base = state.base - _OFFSET
 
     def observed_select(timeout: Any = None) -> Any:
@@ -161,7 +174,7 @@ def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Ca
                 shift = spent.bit_length() - _SHIFT
                 cells[base + (shift << 5) + (spent >> shift) if shift >= 0 else base + _OFFSET] += 1
             if timeout == 0:
-                cells[zero_cell] += 1
+                state.zero_waits += 1
         except Exception as error:
             agent.failed(error)
         events = select(timeout)
@@ -175,62 +188,71 @@ def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Ca
 
 
 def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Callable[[Any], None]:
-    """``Handle._run``, timed, under the identity of what it is about to call."""
-    from asyncio.tasks import Task
+    """``Handle._run``, timed, under the identity of what it called.
 
-    alive, cells, clock = agent.alive, agent.memory.cells, monotonic_ns
-    table = agent.handlers
-    bases, get_coro = table.bases, Task.get_coro
-    steps = {BuiltinFunctionType}  # and asyncio's own C types, as they are met: they have no public name
+    To find out who it was costs as much as all the rest. Calls under a 64th of the threshold are
+    therefore identified one time in ``_ONE_IN`` and counted that many times; every longer call,
+    and every call of an overdue iteration, is counted exactly. The draw is the clock's own
+    noise: a counter would fall into step with handlers that take turns.
+    """
+    alive, clock, floor = agent.alive, monotonic_ns, agent.threshold_ns // 64
+    note = _noting(agent)
 
     def _run(self: Any) -> None:
-        if not alive[0]:
-            return run(self)
-        try:
-            callback = self._callback
-            kind = type(callback)
-            key: Any = None
-            if kind in steps:
-                task = callback.__self__
-                if isinstance(task, Task):
-                    coroutine = get_coro(task)
-                    key = coroutine.cr_code if type(coroutine) is CoroutineType else type(coroutine)
-            elif kind is MethodType:
-                key = callback.__func__
-                key = key.__code__ if type(key) is FunctionType else None
-            elif kind is FunctionType:
-                key = callback.__code__
-            base = bases.get(key)
-            if base is None:
-                if kind.__name__ in _STEP_TYPES:
-                    steps.add(kind)
-                base = _identify(table, callback, kind in steps)
-        except Exception as error:
-            agent.failed(error)
-            return run(self)
         run(self)
         if not alive[0]:
-            return None
+            return
         try:
-            loop = self._loop
-            state = getattr(loop, STATE, None)
-            if state is None:
-                hooks.adopt(loop)
-                return None
+            state = self._loop._stallscope_state
             now = clock()
             spent = now - state.last
             state.last = now
-            shift = spent.bit_length() - _SHIFT
-            cells[base + (shift << 5) + (spent >> shift) - _OFFSET if 0 <= shift < 40 else base] += 1
-            if state.trail is not None:
-                part = state.trail.setdefault(base, [0, 0])
-                part[0] += 1
-                part[1] += spent
+            if spent < floor:
+                if now % _ONE_IN == 0:
+                    note(self._callback, spent, _ONE_IN, state.trail)
+                elif state.trail is not None:
+                    note(self._callback, spent, 1, state.trail)
+            else:
+                note(self._callback, spent, 1, state.trail)
         except Exception as error:
-            agent.failed(error)
-        return None
+            hooks.run_failed(self._loop, error)
 
     return _run
+
+
+def _noting(agent: Any) -> Callable[[Any, int, int, Any], None]:
+    """Counts one call: the callback, its duration in ns, how many it stands for, the iteration's trail."""
+    from asyncio.tasks import Task
+
+    cells, table = agent.memory.cells, agent.handlers
+    bases, get_coro, bucket_of = table.bases, Task.get_coro, layout.bucket_of
+    steps = {BuiltinFunctionType}  # and asyncio's own C types, as they are met: they have no public name
+
+    def note(callback: Any, spent: int, weight: int, trail: Any) -> None:
+        kind = type(callback)
+        key: Any = None
+        if kind in steps:
+            task = callback.__self__
+            if isinstance(task, Task):
+                coroutine = get_coro(task)
+                key = id(coroutine.cr_code) if type(coroutine) is CoroutineType else id(type(coroutine))
+        elif kind is MethodType:
+            key = callback.__func__
+            key = id(key.__code__) if type(key) is FunctionType else None
+        elif kind is FunctionType:
+            key = id(callback.__code__)
+        base = bases.get(key)
+        if base is None:
+            if kind.__name__ in _STEP_TYPES:
+                steps.add(kind)
+            base = _identify(table, callback, kind in steps)
+        cells[base + bucket_of(spent)] += weight
+        if trail is not None:
+            part = trail.setdefault(base, [0, 0])
+            part[0] += 1
+            part[1] += spent
+
+    return note
 
 
 def _identify(table: handlers.HandlerTable, callback: Any, is_step: bool) -> int:
@@ -239,5 +261,5 @@ def _identify(table: handlers.HandlerTable, callback: Any, is_step: bool) -> int
 
     owner = callback.__self__ if is_step else None
     found = handlers.of_coroutine(Task.get_coro(owner)) if isinstance(owner, Task) else handlers.of_callback(callback)
-    base = table.bases.get(found[0])
+    base = table.bases.get(handlers.cheap(found[0]))
     return base if base is not None else table.add(*found)

@@ -1,7 +1,9 @@
 """Handler identity: which coroutine or callback a loop is about to run, and its slot.
 
-The keys are code objects (or, for callables that have none, their type or their C name), never
-the callables themselves: a strong reference to a closure would keep the user's objects alive.
+A handler is known by its code object (or, for callables that have none, by their type or their C
+name), never by the callable itself: a strong reference to a closure would keep the user's objects
+alive. The dictionary's keys are ids: the hash of a code object is computed anew from all its
+names and constants each time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from .memory import Memory
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     Key = Any  # CodeType | type | str
 
@@ -25,7 +27,7 @@ class HandlerTable:
         self._memory = memory
         self._names: Dict[int, str] = {}
         self.bases: Dict[Key, int] = {}
-        self.keys: Dict[int, Key] = {}
+        self._held: List[object] = []  # what the keys identify must not be freed, or its id would be given again
         self._write(0, "(other handlers)", "", 0)
         self._memory.cells[layout.H_HANDLERS] = 1
 
@@ -36,12 +38,13 @@ class HandlerTable:
             return self._base(0)
         self._write(slot, name, file, line)
         self._memory.cells[layout.H_HANDLERS] = slot + 1
-        base = self.bases[key] = self._base(slot)
+        self._held.append(key)
+        base = self.bases[cheap(key)] = self._base(slot)
         return base
 
     def name_of(self, code: CodeType) -> str:
         """Qualified name of a handler by its code, as far as it is known."""
-        base = self.bases.get(code)
+        base = self.bases.get(id(code))
         known = self._names.get(base) if base is not None else None
         return known or str(getattr(code, "co_qualname", code.co_name))
 
@@ -59,6 +62,11 @@ class HandlerTable:
         self._names[self._base(slot)] = name
 
 
+def cheap(key: Key) -> Key:
+    """The dictionary key of a handler: its name, or the id of its code or type."""
+    return key if isinstance(key, str) else id(key)
+
+
 def of_coroutine(coroutine: Any) -> Tuple[Key, str, str, int]:
     """(key, qualified name, file, line) of a task's coroutine."""
     kind = type(coroutine)
@@ -71,6 +79,8 @@ def of_coroutine(coroutine: Any) -> Tuple[Key, str, str, int]:
 def of_callback(callback: Any) -> Tuple[Key, str, str, int]:
     """(key, qualified name, file, line) of a plain callback; asks nothing that could run user code."""
     kind = type(callback)
+    if callback is None:  # a handle that was cancelled by its own callback has forgotten it
+        return "(cancelled while it ran)", "(cancelled while it ran)", "", 0
     if kind is MethodType:
         callback, kind = callback.__func__, type(callback.__func__)
     if kind is FunctionType:

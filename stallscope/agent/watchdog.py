@@ -143,6 +143,7 @@ class Watchdog:
 
     def _watch(self, now: int, late_ns: int) -> None:
         for state in list(self._agent.open_loops):
+            self._memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
             started = state.started
             if started and now - started >= self._quarter_ns:
                 self._overdue(state, started, now, max(late_ns, 0))

@@ -1,0 +1,23 @@
+"""The format of the ``.stall`` file: its mark, its number, and the tables of ``schema.sql``."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+
+APPLICATION_ID = 0x5354414C
+"""``STAL``: what tells our files from other SQLite databases (PRAGMA application_id)."""
+
+VERSION = 1
+"""The number of the format that is written and read (PRAGMA user_version)."""
+
+SIDECARS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the file's name for the files it keeps beside an open database."""
+
+
+def create(db: sqlite3.Connection) -> None:
+    """Turn an empty database into an empty recording, in one transaction."""
+    tables = files("stallscope.recording").joinpath("schema.sql").read_text(encoding="utf-8")
+    db.executescript(
+        f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};\n{tables}\nCOMMIT;"
+    )

@@ -1,0 +1,379 @@
+"""Writes a ``.stall`` file while the target runs; whatever dies, what was committed stays readable.
+
+SQLite's write-ahead log gives both promises: a recorder killed at any moment leaves the file
+and its ``-wal``, and a reader may look at a recording in progress. ``synchronous`` is NORMAL,
+so a commit costs no fsync; a power cut may take the last seconds, never the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+
+from stallscope.agent.layout import BUCKETS, bounds_ns
+from stallscope.errors import UnreadableInput
+from stallscope.recording import schema
+from stallscope.recording.claim import claim, release
+from stallscope.recording.nouns import Call, CoarseHistogram, Frame, Handler, Missing, Span, Stack, Stall
+
+Value = str | int | float | None
+P = ParamSpec("P")
+Id = TypeVar("Id")
+
+INTEGER_MAX = 2**63 - 1
+COUNT_MAX = 2**48
+"""More than any loop turns; so that nonsense counts cannot make sums overflow either."""
+SECOND_NS = 1_000_000_000
+FINE_SHARE = 4
+"""Iterations from a quarter of the threshold on (where sampling begins) are kept by the second."""
+COARSE_S = 60
+"""The faster ones are kept by the minute."""
+HANDLER_COMMITS = 10
+"""The handlers' histograms are written in each tenth commit: with twenty busy handlers they are
+nine tenths of all rows touched, and would cost more than everything else together."""
+PENDING_MAX = 20_000
+"""Histogram cells held in memory; more are written before the next commit (about 4 MiB)."""
+INTERNED_MAX = 8192
+"""Frames, stacks and calls remembered by their ids; one forgotten is merely stored again."""
+BUSY_S = 1.0
+"""Patience with a program that locks the file; the recorder must go on draining."""
+
+ADD_COUNTS = (
+    "INSERT INTO histogram VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (loop, interval, bucket) DO UPDATE SET count = count + excluded.count"
+)
+ADD_HANDLER_COUNTS = (
+    "INSERT INTO handler_histogram VALUES (?, ?, ?)"
+    " ON CONFLICT (handler, bucket) DO UPDATE SET count = count + excluded.count"
+)
+STALL_DETAILS = ("handler_time", "span", "timed_call", "gc_pause")
+
+
+class RecordingStopped(Exception):  # noqa: N818 - an event of the recording, not a mistake
+    """Nothing more can be written (disk full, file gone …); what was committed stays readable."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"recording stopped: {reason}")
+        self.reason = reason
+
+
+class Writer:
+    """One recording being made. Not thread-safe, but any one thread at a time may use it.
+
+    ``started_ns`` is on the target's monotonic clock, ``started_wall_s`` the same moment in
+    seconds since 1970. The constructor raises UnreadableInput when the file cannot be made;
+    every other method raises RecordingStopped once writing has become impossible.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        source: str,
+        threshold_ns: int,
+        started_ns: int,
+        started_wall_s: float,
+        force: bool = False,
+        command: str = "",
+    ) -> None:
+        self._path = path.absolute()  # whatever becomes of the current directory
+        self._started_ns = self._last_ns = started_ns
+        self._fine = _first_bucket_reaching(threshold_ns // FINE_SHARE)
+        self._counts: defaultdict[tuple[int, int, int], int] = defaultdict(int)
+        self._handler_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
+        self._stopped = ""
+        self._commits = self._stacks = 0
+        self._frame = _interning(self._insert_frame)
+        self._stack = _interning(self._insert_stack)
+        self._call = _interning(self._insert_call)
+        self._handler = _interning(self._insert_handler)
+        level = "agent" if source == "stallscope" else source
+        row = (source, command, level, threshold_ns, started_ns, started_wall_s, started_ns)
+        self._inode = claim(path, force)
+        with _undone_on_failure(path):
+            self._db = _open(self._path, row)
+
+    def process(self, pid: int, parent_pid: int, program: str, runtime: str, started_ns: int) -> int:
+        """Add a process image; returns its row id."""
+        self._seen(started_ns)
+        row = (None, pid, parent_pid, program, runtime, started_ns, None, "")
+        return self._insert("process", row)
+
+    def process_ended(self, process_id: int, ended_ns: int, ending: str) -> None:
+        """Say when and how a process went (see ``nouns.Process.ending``)."""
+        self._seen(ended_ns)
+        self._execute("UPDATE process SET ended_ns = ?, ending = ? WHERE id = ?", (ended_ns, ending, process_id))
+
+    def loop(self, process_id: int, tid: int, kind: str, name: str, opened_ns: int) -> int:
+        """Add an event loop; returns its row id."""
+        self._seen(opened_ns)
+        return self._insert("loop", (None, process_id, tid, kind, name, opened_ns, opened_ns, None))
+
+    def loop_seen(self, loop_id: int, last_ns: int, zero_waits: int | None) -> None:
+        """Say that a loop was alive at ``last_ns``, with its total of waits with a timeout of zero."""
+        self._seen(last_ns)
+        self._execute("UPDATE loop SET last_ns = ?, zero_waits = ? WHERE id = ?", (last_ns, zero_waits, loop_id))
+
+    def histogram(self, loop_id: int, at_ns: int, counts: Mapping[int, int]) -> None:
+        """Add iterations, bucket -> count, that ended around ``at_ns``."""
+        self._seen(at_ns)
+        second = max(0, at_ns - self._started_ns) // SECOND_NS
+        minute = second - second % COARSE_S
+        for bucket, count in counts.items():
+            self._counts[loop_id, second if bucket >= self._fine else minute, bucket] += count
+        self._flush_if_many()
+
+    def coarse(self, loop_id: int, histogram: CoarseHistogram) -> None:
+        """Set the histogram of a loop whose source has only coarse buckets."""
+        self._insert("coarse_histogram", (loop_id, histogram.tick_ns, histogram.per_octave))
+        for (lo_ns, hi_ns), count in zip(pairwise(histogram.edges_ns), histogram.counts, strict=True):
+            self._insert("coarse_bucket", (loop_id, lo_ns, hi_ns, count))
+
+    def handler(self, process_id: int, handler: Handler) -> int:
+        """Row id of a handler of a process: the same one whenever it is asked for."""
+        return self._handler(process_id, handler)
+
+    def handler_histogram(self, handler_id: int, counts: Mapping[int, int]) -> None:
+        """Add calls of a handler, bucket -> count."""
+        for bucket, count in counts.items():
+            self._handler_counts[handler_id, bucket] += count
+        self._flush_if_many()
+
+    def stall(self, stall: Stall) -> int:
+        """Add a stall; returns its row id.
+
+        An unfinished stall is replaced, under the same id, by the next record of the same loop
+        and start; one that comes after the finished record is ignored.
+        """
+        self._seen(stall.start_ns + stall.duration_ns)
+        known = self._execute(
+            "SELECT id, finished FROM stall WHERE loop = ? AND start_ns = ? ORDER BY finished LIMIT 1",
+            (stall.loop_id, stall.start_ns),
+        ).fetchone()
+        if known and known[1] and not stall.finished:
+            return int(known[0])
+        # Two finished stalls may share a start: foreign traces can have coarse clocks.
+        replaced = int(known[0]) if known and not known[1] else None
+        if replaced is not None:
+            self._delete_stall(replaced)
+        return self._insert_stall(replaced, stall)
+
+    def suppressed(self, count_total: int) -> None:
+        """Set how many stalls, so far, are in the histograms without their details."""
+        self._execute("UPDATE recording SET suppressed = ?", (count_total,))
+
+    def missing(self, missing: Missing) -> None:
+        """Say what cannot be seen, and why; saying it twice changes nothing."""
+        self._execute("INSERT OR IGNORE INTO missing (what, why) VALUES (?, ?)", (missing.what, missing.why))
+
+    def level(self, level: str) -> None:
+        """Set the fidelity: ``agent`` (what a recording of ours begins with), ``pulse`` …"""
+        self._execute("UPDATE recording SET level = ?", (level,))
+
+    def note(self, text: str) -> None:
+        """Add a sentence for the reader; saying it twice changes nothing."""
+        self._execute("INSERT OR IGNORE INTO note (text) VALUES (?)", (text,))
+
+    def commit(self, now_ns: int | None = None) -> None:
+        """Make all so far outlive the recorder; about once a second.
+
+        A recording cut short ends at the latest moment written before its last commit;
+        ``now_ns`` adds the present moment to those. The histograms of handlers (and
+        nothing else) are written in each tenth commit only.
+        """
+        self._seen(now_ns or self._last_ns)
+        self._check_in_place()
+        self._add(ADD_COUNTS, self._counts)
+        if self._commits % HANDLER_COMMITS == 0:
+            self._add(ADD_HANDLER_COUNTS, self._handler_counts)
+        self._commits += 1
+        self._execute("UPDATE recording SET last_ns = ?", (self._last_ns,))
+        with self._stopping():
+            self._db.commit()
+
+    def close(self, ended_ns: int) -> None:
+        """End the recording at ``ended_ns`` and leave one file; a second call does nothing.
+
+        After a RecordingStopped it only lets go of the file, and raises nothing.
+        """
+        try:
+            if not self._stopped:
+                self._flush()
+                self._execute("UPDATE recording SET ended_ns = ?", (ended_ns,))
+                self.commit(ended_ns)
+                self._leave_one_file()
+        finally:
+            self._stopped = self._stopped or "it was closed"
+            with suppress(sqlite3.Error):
+                self._db.close()
+
+    def _leave_one_file(self) -> None:
+        # All is committed by now: should a reader or a full disk be in the way of this, the
+        # recording stays what it is, in two files.
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.execute("PRAGMA journal_mode = DELETE")
+
+    def _seen(self, at_ns: int) -> None:
+        self._last_ns = max(self._last_ns, at_ns)
+
+    def _flush_if_many(self) -> None:
+        if len(self._counts) + len(self._handler_counts) > PENDING_MAX:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._add(ADD_COUNTS, self._counts)
+        self._add(ADD_HANDLER_COUNTS, self._handler_counts)
+
+    def _add(self, statement: str, pending: dict[Any, int]) -> None:
+        # One statement a bucket in one second, not one in each drain; sorted, so that neighbours
+        # in the table are touched together.
+        with self._stopping():
+            self._db.executemany(statement, [(*key, min(pending[key], COUNT_MAX)) for key in sorted(pending)])
+        pending.clear()
+
+    def _delete_stall(self, stall_id: int) -> None:
+        for table in STALL_DETAILS:
+            self._execute(f"DELETE FROM {table} WHERE stall = ?", (stall_id,))
+        self._execute("DELETE FROM stall WHERE id = ?", (stall_id,))
+
+    def _insert_stall(self, replaced: int | None, stall: Stall) -> int:
+        (process,) = self._execute("SELECT process FROM loop WHERE id = ?", (stall.loop_id,)).fetchone()
+        current = self._handler(process, stall.current) if stall.current else None
+        row = (replaced, stall.loop_id, stall.start_ns, stall.duration_ns, int(stall.finished), stall.task, current)
+        stall_id = self._insert("stall", row)
+        for table, details in zip(STALL_DETAILS, self._details(process, stall), strict=True):
+            for position, values in enumerate(details):
+                self._insert(table, (stall_id, position, *values))
+        return stall_id
+
+    def _details(self, process: int, stall: Stall) -> Iterator[Iterator[tuple[Value, ...]]]:
+        """The rows of each of STALL_DETAILS, less their keys, in that order."""
+        yield ((self._handler(process, part.handler), part.calls, part.total_ns) for part in stall.handlers)
+        yield (self._span_values(span) for span in stall.spans)
+        yield ((c.start_ns, c.duration_ns, self._call(c.call), self._stack(c.stack), c.count) for c in stall.calls)
+        yield ((p.start_ns, p.duration_ns, p.generation, self._stack(p.stack)) for p in stall.pauses)
+
+    def _span_values(self, span: Span) -> tuple[Value, ...]:
+        stack, call = self._stack(span.stack), self._call(span.call) if span.call else None
+        counters = (span.cpu_ns, span.run_delay_ns, span.switches, span.late_ns)
+        return (span.from_ns, span.to_ns, span.samples, stack, call, span.state, *counters)
+
+    def _insert_frame(self, frame: Frame) -> int:
+        return self._insert("frame", (None, frame.file, frame.line, frame.function))
+
+    def _insert_stack(self, stack: Stack) -> int | None:
+        if not stack:
+            return None
+        self._stacks += 1
+        for position, frame in enumerate(stack):
+            self._insert("stack_frame", (self._stacks, position, self._frame(frame)))
+        return self._stacks
+
+    def _insert_call(self, call: Call) -> int:
+        resource = (call.resource.kind, call.resource.name) if call.resource else (None, None)
+        return self._insert("call", (None, call.name, *resource, call.detail))
+
+    def _insert_handler(self, process_id: int, handler: Handler) -> int:
+        key = (process_id, handler.name, handler.file, handler.line)
+        self._execute("INSERT OR IGNORE INTO handler (process, name, file, line) VALUES (?, ?, ?, ?)", key)
+        query = "SELECT id FROM handler WHERE process = ? AND name = ? AND file = ? AND line = ?"
+        return int(self._execute(query, key).fetchone()[0])
+
+    def _insert(self, table: str, row: Sequence[Value]) -> int:
+        places = ", ".join("?" * len(row))
+        return self._execute(f"INSERT INTO {table} VALUES ({places})", row).lastrowid or 0
+
+    def _execute(self, statement: str, row: Sequence[Value] = ()) -> sqlite3.Cursor:
+        with self._stopping():
+            try:
+                return self._db.execute(statement, row)
+            except (UnicodeEncodeError, OverflowError):
+                return self._db.execute(statement, [_storable(value) for value in row])
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Around every use of the database: an error of it ends the recording."""
+        if self._stopped:
+            raise RecordingStopped(self._stopped)
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            self._stop(_reason(error), error)
+
+    def _check_in_place(self) -> None:
+        """Do not go on recording into a file that was deleted or replaced: it would be lost."""
+        try:
+            inode = os.stat(self._path).st_ino
+        except OSError:
+            inode = 0
+        if inode != self._inode and not self._stopped:
+            self._stop(f"{self._path} was deleted, moved or replaced", None)
+
+    def _stop(self, reason: str, error: Exception | None) -> NoReturn:
+        self._stopped = reason
+        with suppress(sqlite3.Error):
+            self._db.rollback()
+        # On a full disk the note still finds room as a rule: in the log, which the checkpoint
+        # empties, or in the space that the commit which failed had taken.
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error):
+            text = _storable(f"recording stopped: {reason}")
+            self._db.execute("INSERT OR IGNORE INTO note (text) VALUES (?)", (text,))
+            self._db.commit()
+        raise RecordingStopped(reason) from error
+
+
+def _first_bucket_reaching(duration_ns: int) -> int:
+    """The lowest bucket whose upper bound is at or above a duration."""
+    return next((bucket for bucket in range(BUCKETS) if bounds_ns(bucket)[1] >= duration_ns), BUCKETS)
+
+
+def _interning(insert: Callable[P, Id]) -> Callable[P, Id]:
+    return cast("Callable[P, Id]", lru_cache(maxsize=INTERNED_MAX)(insert))
+
+
+def _storable(value: Value) -> Value:
+    """What SQLite cannot take, made so: names that are not UTF-8 (they arrive as lone
+    surrogates), and unsigned 64-bit cells that a dying process filled with nonsense."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return max(-INTEGER_MAX, min(value, INTEGER_MAX)) if isinstance(value, int) else value
+
+
+def _reason(error: sqlite3.Error) -> str:
+    text = str(error)
+    return "the disk is full" if "disk is full" in text else f"the file could not be written ({text})"
+
+
+def _open(path: Path, row: tuple[Value, ...]) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    try:
+        # The tables come first, then WAL: so the file by itself, without its log, is a recording.
+        schema.create(db)
+        columns = "source, command, level, threshold_ns, started_ns, started_wall_s, last_ns"
+        db.execute(f"INSERT INTO recording ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", [_storable(v) for v in row])
+        db.commit()
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def _undone_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        release(path)
+        raise UnreadableInput(f"cannot begin {path}: {_reason(error)}; give another place with -o") from error
