@@ -1,0 +1,5 @@
+"""``python -m stallscope``."""
+
+from stallscope.cli import main
+
+main()

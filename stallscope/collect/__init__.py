@@ -1,0 +1,1 @@
+"""Drains observed processes into a recording."""

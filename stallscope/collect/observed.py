@@ -1,0 +1,125 @@
+"""One observed process: its memory drained into the recording, until it is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stallscope.agent import layout
+from stallscope.collect.memory_reader import LoopSlot, MemoryReader
+from stallscope.collect.stalls import stall_of
+from stallscope.recording.nouns import Handler, Missing
+from stallscope.recording.writer import Writer
+
+_FOREIGN_LOOPS = {"/uvloop/loop.": "uvloop", "/gevent/_gevent_c": "gevent"}
+
+
+class Observed:
+    """Reads one process's memory; every number goes to the writer as it comes."""
+
+    def __init__(self, reader: MemoryReader, writer: Writer, greeting: dict[str, Any]) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.pid = int(greeting["pid"])
+        self.counted = 0  # iterations
+        self.stalls = 0
+        self.worst_ns = 0
+        self.foreign: set[str] = set()
+        self._loops: dict[tuple[int, int], int] = {}
+        self._handlers: dict[int, int] = {}
+        self._named: dict[int, Handler] = {}
+        parent, runtime = int(greeting["parent"]), str(greeting["runtime"])
+        self._id = writer.process(self.pid, parent, _command_of(self.pid), runtime, reader.started_ns)
+
+    @property
+    def suppressed(self) -> int:
+        """Stalls whose details were not kept."""
+        return self._reader.suppressed
+
+    def drain(self, now_ns: int) -> None:
+        """Take what is new."""
+        self._reader.beat(now_ns)
+        for slot in self._reader.loops():
+            loop_id = self._loop_id(slot)
+            self.counted += sum(slot.fresh.values())
+            if slot.fresh:
+                self._writer.histogram(loop_id, now_ns, slot.fresh)
+            if slot.is_open or slot.fresh:
+                self._writer.loop_seen(loop_id, now_ns, slot.zero_waits)
+            else:
+                self._reader.drained(slot)
+        for record in self._reader.records():
+            self._keep(record)
+
+    def drain_slowly(self, now_ns: int) -> None:
+        """Take what once a second is enough for: the handlers' counts, and the overdue iteration."""
+        self._drain_progress(now_ns)
+        for slot, counts in self._reader.handler_counts():
+            if slot not in self._handlers:
+                self._handlers[slot] = self._writer.handler(self._id, self._handler(slot))
+            self._writer.handler_histogram(self._handlers[slot], counts)
+
+    def look_for_foreign_loops(self) -> None:
+        """Say which loops the agent alone cannot see, while the process can still be asked."""
+        try:
+            maps = Path(f"/proc/{self.pid}/maps").read_text()
+        except OSError:
+            return
+        for sign, name in _FOREIGN_LOOPS.items():
+            if sign in maps:
+                self.foreign.add(name)
+                self._writer.missing(Missing(f"{name}'s iterations", f"{name} runs in C: only the pulse can see it"))
+
+    def finish(self, now_ns: int, ending: str) -> None:
+        """The process is over: take the rest, the iteration in progress included."""
+        self.drain(now_ns)
+        self.drain_slowly(now_ns)
+        if self._reader.unseen_loops:
+            count = self._reader.unseen_loops
+            self._writer.missing(Missing(f"{count} loops", f"more than {layout.LOOPS} loops ran at once"))
+        if self._reader.error:
+            ending = f"disabled: {self._reader.error}"
+            self._writer.missing(Missing("what came after the agent's error", self._reader.error))
+        self._writer.process_ended(self._id, now_ns, ending)
+        self._reader.close()
+
+    def _loop_id(self, slot: LoopSlot) -> int:
+        key = (slot.slot, slot.epoch)
+        if key not in self._loops:
+            self._loops[key] = self._writer.loop(self._id, slot.tid, slot.kind, slot.name, slot.opened_ns)
+        return self._loops[key]
+
+    def _keep(self, record: Any, *, end_ns: int | None = None) -> None:
+        try:
+            loop_id = next(self._loops[key] for key in reversed(self._loops) if key[0] == record["loop"])
+            stall = stall_of(record, loop_id, self._handler, end_ns=end_ns)
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+            self._writer.note("a stall record could not be read and was passed over")
+            return
+        self._writer.stall(stall)
+        self.worst_ns = max(self.worst_ns, stall.duration_ns)
+        self.stalls += stall.finished
+
+    def _drain_progress(self, now_ns: int) -> None:
+        threshold = self._reader.threshold_ns
+        for slot, started, record in self._reader.in_progress():
+            if now_ns - started < threshold:
+                continue
+            bare = {"loop": slot, "start": started, "task": None, "handler": None}
+            self._keep(record or {**bare, "handlers": [], "spans": [], "gc": [], "frames": []}, end_ns=now_ns)
+
+    def _handler(self, slot: int) -> Handler:
+        if slot not in self._named:
+            identity = self._reader.handler(slot)
+            name, file = str(identity.get("name", "?")), str(identity.get("file", ""))
+            self._named[slot] = Handler(name, file, int(identity.get("line", 0)))
+        return self._named[slot]
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return ""
