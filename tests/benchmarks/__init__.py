@@ -1,0 +1,1 @@
+"""Commands that measure; never part of the test suite. Ratios against bare, interleaved in one run."""

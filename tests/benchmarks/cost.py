@@ -1,0 +1,69 @@
+"""What the agent costs its host: ``python -m tests.benchmarks.cost [--python PATH] [--pairs 15]``.
+
+Bare and observed runs alternate; each figure is the median over the pairs, with quartiles, so that
+a machine whose speed drifts does not decide. Bars: DESIGN.md, "the same, agent alone".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.benchmarks.workload import WORKLOADS
+
+_PROGRAM = str(Path(__file__).with_name("workload.py"))
+
+
+def main() -> None:
+    """Print one row a workload."""
+    options = _options()
+    print(f"{'':28} {'bare':>12} {'observed':>12} {'ratio':>16} {'added':>16}")
+    for name in WORKLOADS:
+        rows = [_pair(options.python, name, options.scale) for _ in range(options.pairs)]
+        print(_row(name, "CPU ns each", [(bare["ns"], seen["ns"]) for bare, seen in rows]))
+        if "per_s" in rows[0][0]:
+            print(_row("", "requests/s", [(bare["per_s"], seen["per_s"]) for bare, seen in rows]))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the observed program")
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--scale", type=float, default=1.0, help="length of each run")
+    return parser.parse_args()
+
+
+def _pair(python: str, name: str, scale: float) -> tuple[dict[str, float], dict[str, float]]:
+    command = [python, _PROGRAM, name, str(scale)]
+    with tempfile.TemporaryDirectory() as directory:
+        recording = str(Path(directory) / "cost.stall")
+        observed = [sys.executable, "-m", "stallscope", "run", "-o", recording, "--", *command]
+        return _measure(command), _measure(observed)
+
+
+def _measure(command: Sequence[str]) -> dict[str, float]:
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(finished.stdout)
+    return result
+
+
+def _row(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> str:
+    bare, seen = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = _spread([after / before for before, after in pairs], lambda value: f"{value:.3f}")
+    added = _spread([after - before for before, after in pairs], lambda value: f"{value:,.0f}")
+    return f"{name:28} {bare:12,.0f} {seen:12,.0f} {ratio:>22} {added:>24}  {unit}"
+
+
+def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return f"{shown(middle)} [{shown(low)} {shown(high)}]"
+
+
+if __name__ == "__main__":
+    main()
