@@ -1,0 +1,185 @@
+"""Who is to blame: the parts of all stalls merged by (handler, location, cause, syscall, resource), ranked by time.
+
+A stall's time is blamed on its parts, never on bare counts of samples: a site sampled often in short stalls weighs no
+more than its seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
+
+from stallscope.analysis.findings import Culprit, Kind, Location, Others, ResourceTime
+from stallscope.analysis.ledger import Cause, Slice
+from stallscope.analysis.resources import joint_name, plain
+from stallscope.analysis.sites import handler_on, location
+from stallscope.recording.nouns import Handler, HandlerTime, Resource, Stack, Stall
+
+_T = TypeVar("_T")
+
+OWN_ROW = 0.005  # of all stall time: culprits below it are folded into "others"
+FEW_SAMPLES = 3
+PILE_UP_CALLS = 10
+_NOBODYS: frozenset[Cause] = frozenset({"descheduled", "suspended", "unexplained"})
+_UNSURE: frozenset[Cause] = frozenset({"python-cpu", "native-cpu", "import", "unexplained"})
+_ONE_LINE: frozenset[Cause] = frozenset({"blocking-syscall", "lock-wait"})
+
+
+class Site(NamedTuple):
+    """What stalls are merged by.  `line` is 0 where the time may be sampled on any line of the function."""
+
+    kind: Kind
+    cause: Cause
+    handler: Handler | None = None
+    file: str = ""
+    function: str = ""
+    line: int = 0
+    syscall: str | None = None
+
+
+PILE_UP = Site("pile-up", "python-cpu")
+
+
+@dataclass(slots=True)
+class Blame:
+    """What is known of one site, summed over stalls; all weights in ns."""
+
+    site: Site
+    ns: int = 0
+    samples: int = 0
+    exact: bool = False
+    by_stall: Counter[int] = field(default_factory=Counter)
+    lines: Counter[int] = field(default_factory=Counter)
+    causes: Counter[Cause] = field(default_factory=Counter)
+    resources: Counter[Resource] = field(default_factory=Counter)
+    stacks: dict[int, tuple[int, Stack]] = field(default_factory=dict)
+    """For each line the stack of the longest part (ns first)."""
+    details: Counter[str] = field(default_factory=Counter)
+    handlers: dict[Handler, HandlerTime] = field(default_factory=dict)
+
+    def add(self, stall: int, part: Slice) -> None:
+        """Blames `part` of the stall with that index."""
+        self.ns += part.ns
+        self.samples += part.samples
+        self.exact = self.exact or not part.samples
+        self.by_stall[stall] += part.ns
+        self.causes[part.cause] += part.ns
+        if part.stack:
+            where = location(part.stack)
+            line = where.line if where else 0
+            self.lines[line] += part.ns
+            self.stacks[line] = max(self.stacks.get(line, (0, ())), (part.ns, part.stack), key=itemgetter(0))
+        if part.call:
+            self.details[part.call.detail] = max(self.details[part.call.detail], part.ns)
+            if part.call.resource:
+                self.resources[plain(part.call.resource)] += part.ns
+
+    def add_handlers(self, handlers: Iterable[HandlerTime]) -> None:
+        """Adds the handlers of one pile-up."""
+        for one in handlers:
+            old = self.handlers.get(one.handler, HandlerTime(one.handler, 0, 0))
+            self.handlers[one.handler] = HandlerTime(one.handler, old.calls + one.calls, old.total_ns + one.total_ns)
+
+
+def blame(stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]]) -> list[Blame]:
+    """Every site that took time of a stall, heaviest first; `divided` are the parts of each stall.
+
+    The index of a stall in `stalls` is what `Blame.by_stall` is keyed by.
+    """
+    found: dict[Site, Blame] = {}
+    for index, (stall, parts) in enumerate(zip(stalls, divided, strict=True)):
+        sites = [_site(stall, part) for part in parts]
+        piled = _is_pile_up(stall, sites, parts)
+        for site, part in zip(sites, parts, strict=True):
+            key = PILE_UP if piled else site
+            one = found.get(key)
+            if one is None:
+                one = found[key] = Blame(key)
+            one.add(index, part)
+        if piled and parts:
+            found[PILE_UP].add_handlers(stall.handlers)
+    return sorted(found.values(), key=lambda one: (-one.ns, _order(one.site)))
+
+
+def rank(blames: Sequence[Blame], total_ns: int) -> tuple[list[Culprit], Others | None]:
+    """The blamed sites as culprits, those under `OWN_ROW` of `total_ns` folded together; the heaviest has a row."""
+    own = [one for one in blames if one.ns >= OWN_ROW * total_ns] or blames[:1]
+    rest_ns = sum(one.ns for one in blames[len(own) :])
+    others = Others(len(blames) - len(own), rest_ns, rest_ns / total_ns) if rest_ns else None
+    return [_culprit(number, one, total_ns) for number, one in enumerate(own, 1)], others
+
+
+def handler_of(stall: Stall, stack: Stack = ()) -> Handler | None:
+    """The handler that a stack of a stall belongs to; without any sign of one, the stall's heaviest."""
+    candidates = tuple(one.handler for one in stall.handlers)
+    if stall.current is not None:
+        candidates = (stall.current, *candidates)
+    return handler_on(stack, candidates) or next(iter(candidates), None)
+
+
+def _site(stall: Stall, part: Slice) -> Site:
+    if part.cause in _NOBODYS:
+        return Site("site", part.cause)
+    where = location(part.stack)
+    handler = handler_of(stall, part.stack)
+    syscall = part.call.name if part.call else None
+    if where is None:
+        return Site("site", part.cause, handler, syscall=syscall)
+    line = where.line if part.cause in _ONE_LINE else 0
+    return Site("site", part.cause, handler, where.file, where.function, line, syscall)
+
+
+def _is_pile_up(stall: Stall, sites: Sequence[Site], parts: Sequence[Slice]) -> bool:
+    """Whether many handlers made most of the stall together, none of them, and no one call, more than half of it.
+
+    Handlers are timed exactly, so they outvote the samples of what computes or is unexplained; what blocks may be
+    common to them all.
+    """
+    half = stall.duration_ns / 2
+    times = [one.total_ns for one in stall.handlers]
+    if sum(one.calls for one in stall.handlers) < PILE_UP_CALLS or sum(times) < half or max(times) > half:
+        return False
+    sums: Counter[Site] = Counter()
+    for site, part in zip(sites, parts, strict=True):
+        if site.cause not in _UNSURE:
+            sums[site._replace(handler=None)] += part.ns
+    return max(sums.values(), default=0) <= half
+
+
+def _culprit(number: int, one: Blame, total_ns: int) -> Culprit:
+    site = one.site
+    line = site.line or _heaviest(one.lines) or 0
+    handlers = sorted(one.handlers.values(), key=lambda time: (-time.total_ns, time.handler.name))
+    resources = sorted(one.resources.items(), key=lambda item: (-item[1], item[0].name))
+    nobodys = site.cause in _NOBODYS or site.kind != "site"
+    return Culprit(
+        rank=number,
+        kind=site.kind,
+        cause=_heaviest(one.causes) or site.cause,
+        ns=one.ns,
+        share=one.ns / total_ns if total_ns else 0.0,
+        stalls=len(one.by_stall),
+        longest_ns=max(one.by_stall.values(), default=0),
+        syscall=site.syscall,
+        detail=_heaviest(one.details) or "",
+        resource=None if nobodys else joint_name(one.resources),
+        resources=() if nobodys else tuple(ResourceTime(r.name, r.kind, ns) for r, ns in resources),
+        handler=site.handler,
+        location=Location(site.file, line, site.function) if site.file else None,
+        stack=() if nobodys else one.stacks.get(line, (0, ()))[1],
+        handlers=tuple(handlers),
+        low_confidence=not one.exact and one.samples < FEW_SAMPLES,
+    )
+
+
+def _heaviest(weights: Counter[_T]) -> _T | None:
+    """The key of most weight; of equals the one that was met first, which is the same in every run."""
+    return max(weights, key=lambda key: weights[key]) if weights else None
+
+
+def _order(site: Site) -> tuple[str, ...]:
+    handler = site.handler.name if site.handler else ""
+    return (site.kind, site.cause, handler, site.file, site.function, f"{site.line:09}", site.syscall or "")

@@ -1,0 +1,321 @@
+"""One stall's wall time divided among causes, to the nanosecond.
+
+Evidence is taken in the order of its worth, each piece from the time that better ones left over:
+
+1. runs of the garbage collector and timed calls are exact intervals;
+2. a span between two samples has counters of its thread: CPU time ran, run-queue delay waited for a CPU, the rest was
+   blocked in the call in which the sample caught it, or in the one before;
+3. what nothing speaks for is ``unexplained``.
+
+A sample is taken by a thread that holds the GIL, so Python code that computes is *always* caught in ``futex``, waiting
+to have the GIL back.  The call of a sample is therefore evidence for blocked time only, never for the whole span.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from stallscope.analysis.sites import bare, entry, location
+from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall
+
+Cause = Literal[
+    "blocking-syscall",
+    "lock-wait",
+    "gil-wait",
+    "gc",
+    "python-cpu",
+    "native-cpu",
+    "import",
+    "descheduled",
+    "suspended",
+    "unexplained",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+# A thread that wants the GIL wakes every 5 ms (sys.getswitchinterval) to ask for it.  A wait that lasted two of those
+# without waking was for something else; a sampler that waited two of them for the GIL met code that keeps it.
+TWO_SWITCHES_NS = 10_000_000
+PROMPT_NS = 4_000_000  # a sampler that waited less than a switch for the GIL met code that had given it up
+SAMPLE_GAPS = 3  # a stall's end further from its last sample than so many usual distances is not that sample's
+
+_STOPPED = ("T", "t")
+_LOCK_FUNCTIONS = frozenset({"acquire", "wait", "_wait_for_tstate_lock", "join", "result", "__enter__", "get", "put"})
+_LOCK_FILES = ("/threading.py", "/queue.py", "/_base.py", "/multiprocessing/synchronize.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a stall that one piece of evidence explains; `samples` is 0 where it was measured exactly."""
+
+    ns: int
+    cause: Cause
+    call: Call | None = None
+    stack: Stack = ()
+    samples: int = 0
+
+
+def ledger(slices: Iterable[Slice]) -> dict[Cause, int]:
+    """The ns of each cause that has any, in the order of `CAUSES`."""
+    sums = dict.fromkeys(CAUSES, 0)
+    for part in slices:
+        sums[part.cause] += part.ns
+    return {cause: ns for cause, ns in sums.items() if ns}
+
+
+def divide(stall: Stall, threshold_ns: int) -> list[Slice]:
+    """The parts of a stall, each explained once: their ns sum exactly to the stall's duration."""
+    left = _Uncovered(stall.start_ns, stall.start_ns + stall.duration_ns)
+    slices = _exact(stall, left)
+    spans = _with_calls(sorted(stall.spans, key=lambda s: s.from_ns))
+    spans = _with_tail(_with_head(spans), stall, threshold_ns)
+    context = _Context(stall.pauses, _gil_sites(spans))
+    for before, span in zip([None, *spans], spans, strict=False):
+        slices += _parts(span, before, left, context)
+    slices.append(Slice(left.total_ns, "unexplained"))
+    return [part for part in slices if part.ns > 0]
+
+
+def wait_cause(call: Call) -> Cause:
+    """The cause of time blocked in a call whose interval is known to be a wait for what the call names."""
+    if call.name == "gil":
+        return "gil-wait"
+    if is_lock(call) or (call.resource is not None and call.resource.kind == "lock"):
+        return "lock-wait"
+    return "blocking-syscall"
+
+
+def is_lock(call: Call) -> bool:
+    """Whether a call waits for another thread (and not for a file that somebody locked)."""
+    return call.name.startswith(("futex", "sem_", "pthread_"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the other evidence of a stall says about each of its spans."""
+
+    pauses: Sequence[GcPause]
+    gil_sites: frozenset[object]
+
+
+class _Uncovered:
+    """The intervals of a stall that no evidence has explained yet, ascending."""
+
+    def __init__(self, lo: int, hi: int) -> None:
+        self._free = [(lo, hi)] if hi > lo else []
+
+    @property
+    def total_ns(self) -> int:
+        return sum(hi - lo for lo, hi in self._free)
+
+    def take(self, lo: int, hi: int) -> int:
+        """Covers [lo, hi) and returns how many ns of it were free."""
+        before = self.total_ns
+        kept = []
+        for a, b in self._free:
+            kept += [(a, min(b, lo)), (max(a, hi), b)] if lo < hi else [(a, b)]
+        self._free = [(a, b) for a, b in kept if a < b]
+        return before - self.total_ns
+
+
+def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
+    slices = []
+    for pause in stall.pauses:
+        ns = left.take(pause.start_ns, pause.start_ns + pause.duration_ns)
+        slices.append(Slice(ns, "gc", None, pause.stack or _stack_at(stall.spans, pause.start_ns)))
+    for timed in stall.calls:
+        ns = left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
+        stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
+        slices.append(Slice(ns, wait_cause(timed.call), timed.call, stack))
+    return slices
+
+
+def _stack_at(spans: Sequence[Span], at_ns: int) -> Stack:
+    return next((span.stack for span in spans if span.from_ns <= at_ns < span.to_ns), ())
+
+
+def _with_calls(spans: list[Span]) -> list[Span]:
+    """The kernel does not tell in which call a thread is while it runs there (to hand pages to a disk, say): it is the
+    call in which another sample of the stall caught the same line, if the thread had given up the GIL."""
+    caught = {span.stack: span.call for span in spans if span.call is not None and not is_lock(span.call)}
+    return [
+        replace(span, call=caught[span.stack])
+        if span.call is None
+        and span.stack in caught
+        and span.late_ns < PROMPT_NS
+        and (span.switches is not None or span is spans[0])
+        else span
+        for span in spans
+    ]
+
+
+def _with_head(spans: list[Span]) -> list[Span]:
+    """The first span has no counters: it began before sampling did.  It gets those of the second in proportion, where
+    both were caught in the same code."""
+    if len(spans) < 2 or spans[0].cpu_ns is not None:
+        return spans
+    first, second = spans[:2]
+    length = second.to_ns - second.from_ns
+    if second.cpu_ns is None or length <= 0 or not _alike(first, second):
+        return spans
+    scale = (first.to_ns - first.from_ns) / length
+    head = replace(
+        first,
+        cpu_ns=round(second.cpu_ns * scale),
+        run_delay_ns=round((second.run_delay_ns or 0) * scale),
+        switches=None if second.switches is None else round(second.switches * scale),
+        late_ns=max(first.late_ns, second.late_ns),
+    )
+    return [head, *spans[1:]]
+
+
+def _alike(first: Span, second: Span) -> bool:
+    if _entered(first) != _entered(second):
+        return False
+    if first.call is None or is_lock(first.call):
+        return True
+    return second.call is not None and second.call.name == first.call.name
+
+
+def _entered(span: Span) -> object:
+    frame = entry(span.stack)
+    return frame and (frame.file, frame.function)
+
+
+def _with_tail(spans: list[Span], stall: Stall, threshold_ns: int) -> list[Span]:
+    """What follows the last sample goes on as it was, as long as another sample was not overdue."""
+    if not spans:
+        return spans
+    last = spans[-1]
+    end_ns = stall.start_ns + stall.duration_ns
+    reach = max(threshold_ns, SAMPLE_GAPS * _usual_distance_ns(spans))
+    to_ns = min(end_ns, last.to_ns + reach)
+    if to_ns <= last.to_ns:
+        return spans
+    scale = (to_ns - last.from_ns) / max(1, last.to_ns - last.from_ns)
+    longer = replace(
+        last,
+        to_ns=to_ns,
+        cpu_ns=None if last.cpu_ns is None else round(last.cpu_ns * scale),
+        run_delay_ns=None if last.run_delay_ns is None else round(last.run_delay_ns * scale),
+    )
+    return [*spans[:-1], longer]
+
+
+def _usual_distance_ns(spans: Sequence[Span]) -> int:
+    counted = [span for span in spans[1:] if span.cpu_ns is not None and span.samples > 0]
+    distances = sorted((span.to_ns - span.from_ns) // span.samples for span in counted)
+    return distances[len(distances) // 2] if distances else 0
+
+
+def _parts(span: Span, before: Span | None, left: _Uncovered, context: _Context) -> list[Slice]:
+    """The causes of one span, of the time in it that is still free."""
+    if span.from_ns >= span.to_ns:
+        return []
+    free = left.take(span.from_ns, span.to_ns)
+    if span.cpu_ns is None:
+        cause, call = _without_counters(span)
+        return [Slice(free, cause, call, span.stack, span.samples)]
+    # The collector ran on the CPU, timed calls did not: only the former took CPU time out of the span.
+    collected = sum(_overlap(span, pause.start_ns, pause.duration_ns) for pause in context.pauses)
+    cpu = min(free, max(0, span.cpu_ns - collected))
+    delay = min(free - cpu, max(0, span.run_delay_ns or 0))
+    return [
+        _ran(cpu, span),
+        Slice(delay, "descheduled", None, span.stack, span.samples),
+        _blocked(free - cpu - delay, span, before, context.gil_sites),
+    ]
+
+
+def _overlap(span: Span, start_ns: int, duration_ns: int) -> int:
+    return max(0, min(span.to_ns, start_ns + duration_ns) - max(span.from_ns, start_ns))
+
+
+def _ran(ns: int, span: Span) -> Slice:
+    """The time of a span in which its thread ran: the kernel's work for a call is the call's, a quarter of it at most,
+    for there may have been many calls and Python between them."""
+    in_call = span.call is not None and not is_lock(span.call) and span.late_ns < PROMPT_NS
+    if in_call and (4 * ns <= span.to_ns - span.from_ns or span.samples == 1):
+        return Slice(ns, "blocking-syscall", span.call, span.stack, span.samples)
+    return Slice(ns, _cpu_cause(span), None, span.stack, span.samples)
+
+
+def _cpu_cause(span: Span) -> Cause:
+    if any("importlib" in frame.file for frame in span.stack):
+        return "import"
+    # A busy machine delays the sampler as well, and so do other threads that hold the GIL: it must have waited for most
+    # of what it saw, and this thread have run for most of that.
+    length = span.to_ns - span.from_ns
+    ran_ns = length if span.cpu_ns is None else span.cpu_ns
+    late_ns = span.late_ns - (span.run_delay_ns or 0)
+    held = late_ns > TWO_SWITCHES_NS and 2 * late_ns >= ran_ns and 2 * ran_ns >= length
+    return "native-cpu" if held else "python-cpu"
+
+
+def _blocked(ns: int, span: Span, before: Span | None, gil_sites: frozenset[object]) -> Slice:
+    """The time of a span in which its thread neither ran nor was ready to."""
+    if span.state in _STOPPED:
+        return Slice(ns, "suspended", None, span.stack, span.samples)
+    waits_for_gil = span.call is not None and is_lock(span.call) and _site(span) in gil_sites
+    if before is not None and before.call is not None and _has_left(span, waits_for_gil, before, gil_sites):
+        return Slice(ns, wait_cause(before.call), before.call, before.stack, span.samples)
+    if waits_for_gil:
+        return Slice(ns, "gil-wait", None, span.stack, span.samples)
+    if span.call is not None:
+        return Slice(ns, wait_cause(span.call), span.call, span.stack, span.samples)
+    cause: Cause = "gil-wait" if _site(span) in gil_sites else "unexplained"
+    # The kernel counts a wait for a CPU when it is over only.  A thread that nobody met on its way through the stall,
+    # because the sampler could not run either, was kept from running with it.
+    if span.state == "R" or (not span.stack and 2 * span.late_ns >= span.to_ns - span.from_ns):
+        cause = "descheduled"
+    return Slice(ns, cause, None, span.stack, span.samples)
+
+
+def _has_left(span: Span, waits_for_gil: bool, before: Span, gil_sites: frozenset[object]) -> bool:
+    """Whether a span's sample met the thread on its way out of the call that the one before had met.
+
+    It is out of the call, or it waits for the GIL, which the sampler holds; the latter for one sample only.
+    """
+    if before.call is not None and is_lock(before.call):
+        return span.call is None and _site(span) == _site(before) and _site(before) not in gil_sites
+    return span.call is None or (waits_for_gil and span.samples == 1)
+
+
+def _gil_sites(spans: Sequence[Span]) -> frozenset[object]:
+    """The sites whose futex waits are for the GIL: code that mostly ran, or that woke as often as the GIL makes it."""
+    blocked: Counter[object] = Counter()
+    wakes: Counter[object] = Counter()
+    running: set[object] = set()
+    for span in spans:
+        if span.cpu_ns is not None and span.call is not None and is_lock(span.call):
+            site, length = _site(span), span.to_ns - span.from_ns
+            blocked[site] += max(0, length - span.cpu_ns - (span.run_delay_ns or 0))
+            wakes[site] += span.switches or 0
+            if 2 * span.cpu_ns > length:
+                running.add(site)
+    often = {site for site, count in wakes.items() if count and blocked[site] / count <= TWO_SWITCHES_NS}
+    return frozenset(running | often)
+
+
+def _site(span: Span) -> object:
+    where = location(span.stack)
+    return where and (where.file, where.line)
+
+
+def _without_counters(span: Span) -> tuple[Cause, Call | None]:
+    """What a lone sample says of the time before it."""
+    if span.state in _STOPPED:
+        return "suspended", None
+    if span.call is not None and not is_lock(span.call):
+        return wait_cause(span.call), span.call
+    if span.call is not None and _in_lock(span.stack):
+        return "lock-wait", span.call
+    if span.call is not None or span.state in ("R", ""):
+        return _cpu_cause(span), None
+    return ("blocking-syscall" if span.state == "D" else "unexplained"), None
+
+
+def _in_lock(stack: Stack) -> bool:
+    return bool(stack) and bare(stack[0].function) in _LOCK_FUNCTIONS and stack[0].file.endswith(_LOCK_FILES)

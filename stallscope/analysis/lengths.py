@@ -1,0 +1,117 @@
+"""How long a loop's iterations were: its histogram, with the lengths that are known exactly put in.
+
+A bucket says its iterations' lengths to 3 %; the stalls that were kept say theirs to the nanosecond.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from hdrh.histogram import HdrHistogram
+
+from stallscope.agent.layout import MAX_NS, SUB_BUCKETS, bounds_ns, bucket_of
+from stallscope.analysis.modes import Bins
+from stallscope.recording.nouns import CoarseHistogram, Counts, Loop, Stall
+
+DIGITS = 3  # significant digits of a percentile: finer than the buckets, as fine as exact lengths deserve
+QUANTILES = (50.0, 90.0, 99.0, 99.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The iterations of one loop: as a histogram, and as `known`, pairs of (ns, number) from the shortest on: exact
+    lengths, and for the rest of a bucket its middle.
+
+    An iteration still in progress when the recording ended is among them, though the loop itself had not counted it.
+    """
+
+    bins: Bins
+    known: tuple[tuple[int, int], ...]
+
+    @property
+    def iterations(self) -> int:
+        return sum(self.bins.counts)
+
+    @property
+    def total_ns(self) -> int:
+        return sum(ns * count for ns, count in self.known)
+
+    @property
+    def longest_ns(self) -> int | None:
+        return max((ns for ns, _ in self.known), default=None)
+
+    def at_least(self, threshold_ns: int) -> tuple[int, int]:
+        """How many iterations are as long as `threshold_ns` or longer, and their sum in ns."""
+        long = [(ns, count) for ns, count in self.known if ns >= threshold_ns]
+        return sum(count for _, count in long), sum(ns * count for ns, count in long)
+
+
+def lengths(loop: Loop, stalls: Iterable[Stall]) -> Lengths:
+    """The lengths of a loop's iterations, `stalls` being those of this loop whose details were kept."""
+    own = sorted(stalls, key=lambda stall: stall.duration_ns)
+    bins = _fine(loop.counts, own) if loop.coarse is None else _coarse(loop.coarse)
+    exact: dict[int, list[int]] = {}
+    for stall in own:
+        exact.setdefault(bisect_right(bins.edges_ns, stall.duration_ns) - 1, []).append(stall.duration_ns)
+    known: list[tuple[int, int]] = []
+    for at, count in enumerate(bins.counts):
+        if count:
+            durations = exact.get(at, [])[:count]
+            known += [(ns, 1) for ns in durations]
+            if count > len(durations):
+                known.append((_middle_ns(bins, at), count - len(durations)))
+    return Lengths(bins, tuple(known))
+
+
+def _fine(counts: Counts, stalls: Iterable[Stall]) -> Bins:
+    """Our own buckets, none left out between the first and the last; what is in progress is counted."""
+    filled = Counter({bucket: count for bucket, count in counts.items() if count > 0})
+    filled.update(bucket_of(stall.duration_ns) for stall in stalls if not stall.finished)
+    if not filled:
+        return Bins((), ())
+    span = range(min(filled), max(filled) + 1)
+    edges = (*(float(bounds_ns(bucket)[0]) for bucket in span), float(bounds_ns(span[-1])[1]))
+    return Bins(edges, tuple(filled[bucket] for bucket in span), per_octave=SUB_BUCKETS)
+
+
+def _coarse(held: CoarseHistogram) -> Bins:
+    return Bins(held.edges_ns, held.counts, held.tick_ns, held.per_octave)
+
+
+def _middle_ns(bins: Bins, at: int) -> int:
+    """Of a bucket from zero on the arithmetic middle, of others the geometric: an octave's iterations lie low in it."""
+    low, high = bins.edges_ns[at], bins.edges_ns[at + 1]
+    return int(sqrt(low * high) if low else high / 2)
+
+
+def moments(held: Lengths) -> tuple[list[float], list[float]]:
+    """The sum (ns) and the sum of squares (ns²) of the lengths in each bucket."""
+    size = len(held.bins.counts)
+    sums, squares = [0.0] * size, [0.0] * size
+    for ns, count in held.known:
+        at = bisect_right(held.bins.edges_ns, ns) - 1
+        sums[at] += ns * count
+        squares[at] += float(ns) * ns * count
+    return sums, squares
+
+
+def percentile_histogram(known: Iterable[tuple[int, int]]) -> HdrHistogram:
+    """An HdrHistogram of (ns, number) pairs, from 1 ns to the longest that a recording can hold."""
+    histogram = HdrHistogram(1, MAX_NS, DIGITS)
+    for ns, count in known:
+        histogram.record_value(min(max(ns, 1), MAX_NS), count)
+    return histogram
+
+
+def quantiles_ns(known: Iterable[tuple[int, int]], quantiles: Sequence[float] = QUANTILES) -> tuple[int, ...]:
+    """The lengths in ns that so many percent of the iterations do not exceed; empty without iterations."""
+    pairs = tuple(known)
+    if not pairs:
+        return ()
+    longest = max(ns for ns, _ in pairs)
+    found = percentile_histogram(pairs).get_percentile_to_value_dict(list(quantiles))
+    return tuple(min(int(found[q]), longest) for q in quantiles)

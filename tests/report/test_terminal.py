@@ -1,0 +1,144 @@
+"""The report for people: what it says, in 80 columns and without colour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from stallscope.analysis.examine import examine
+from stallscope.recording.nouns import Call, Frame, Handler, HandlerTime, Missing, Recording, Resource, Span, Stall
+from stallscope.report.terminal import render
+from stallscope.report.words import duration, percent, short_path
+from tests.analysis.recordings import FUTEX, LOOP_FRAMES, MS, SERVER, S, blocked, loop, path, recording, stack
+
+READS = tuple(
+    blocked(50 * MS, path("read", f"/srv/some/where/very/deep/down/in/the/archive/{k}.bin"), stack(20), k * 100 * MS)
+    for k in range(100)
+)
+
+
+def report(made: Recording, **options: bool) -> str:
+    return render(examine(made), width=80, **options)
+
+
+def piled_up() -> Stall:
+    handlers = tuple(HandlerTime(Handler(f"task{k}", SERVER, k), 4, 10 * MS) for k in range(5))
+    spans = tuple(
+        Span(k * 10 * MS, (k + 1) * 10 * MS, 2, (Frame(SERVER, k, f"task{k}"), *LOOP_FRAMES), FUTEX, "S", 10 * MS, 0, 1)
+        for k in range(5)
+    )
+    return Stall(1, 0, 50 * MS, handlers=handlers, spans=spans)
+
+
+HUNG = blocked(34 * S, Call("read", Resource("pipe", "pipe")), stack(12), 26 * S, finished=False)
+RECORDINGS = {
+    "reads": recording(READS),
+    "hung": recording((HUNG,)),
+    "healthy": recording(()),
+    "empty": recording((), ()),
+    "no iterations": recording((), [loop([])]),
+    "pile-up": recording((piled_up(),)),
+    "saturated": recording((), [loop([9 * MS] * 6600, zero_waits=6600)]),
+    "workers": recording((), [loop([MS] * 100 + [50 * MS] * k, loop_id=k) for k in range(1, 15)]),
+    "unexplained": recording((Stall(1, 0, 50 * MS),)),
+    "cut off": recording((), complete=False, suppressed=3, notes=("recording stopped: disk full",)),
+}
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_no_line_is_longer_than_the_terminal_nor_coloured(name: str) -> None:
+    text = report(RECORDINGS[name], all_stalls=True)
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert "\x1b" not in text
+    assert "nan" not in text.lower()
+
+
+def test_stalls_are_drawn_named_and_remedied() -> None:
+    text = report(RECORDINGS["reads"])
+    assert "bimodal: a stall mode of 100 iterations" in text
+    assert "a valley at" in " ".join(text.split())
+    rows = {line.split(":")[0].strip(): line for line in text.splitlines() if " -> " in line}
+    assert "] mode 1" in rows["64 -> 127"]
+    assert "] mode 2" in rows["32768 -> 65535"]
+    assert rows["32768 -> 65535"].count("*") == 1
+    assert sum("valley" in row for row in rows.values()) == 1
+    assert "read(archive/*.bin)" in text
+    assert "Server.handle  app/server.py:20" in text
+    assert "asyncio.to_thread" in text
+    assert "Without it: stalls take 0 % of wall time (now 8.3 %)" in text
+
+
+def test_a_hang_is_called_out() -> None:
+    assert "hung 34 s in read(pipe) at app/server.py:12, still in progress when" in report(RECORDINGS["hung"])
+
+
+def test_a_healthy_recording_says_so_and_what_it_cannot_exclude() -> None:
+    text = report(RECORDINGS["healthy"])
+    assert "No stall: none of 10,000 iterations took 10 ms or more." in text
+    assert "a stall mode rarer than 0.07 % could not be confirmed" in text
+
+
+def test_a_recording_without_loops_says_so() -> None:
+    assert "No event loop was seen" in report(RECORDINGS["empty"])
+
+
+def test_the_heaviest_loops_have_a_section_and_the_rest_a_line() -> None:
+    text = report(RECORDINGS["workers"])
+    assert text.count("an arrival") == 3
+    assert text.index("loop 14 (") < text.index("loop 13 (") < text.index("loop 11 (asyncio")
+    assert "and 5 more loops with fewer stalls" in text
+
+
+def test_what_was_not_seen_is_said() -> None:
+    text = report(RECORDINGS["cut off"])
+    assert "note: recording stopped: disk full" in text
+    assert "not seen: details of 3 stalls" in text
+    blind = replace(
+        RECORDINGS["healthy"],
+        fidelity=replace(RECORDINGS["healthy"].fidelity, missing=(Missing("exact calls", "no pulse"),)),
+    )
+    assert "not seen: exact calls (no pulse)" in report(blind)
+
+
+def test_a_pile_up_names_its_handlers() -> None:
+    text = report(RECORDINGS["pile-up"])
+    assert "many short handlers" in text
+    assert "task0 (4 calls)" in text
+
+
+def test_the_source_of_the_line_is_shown_when_it_can_be_read() -> None:
+    here = Frame(__file__, 1, "test")
+    text = report(recording((blocked(50 * MS, path("read", "/a"), (here, *LOOP_FRAMES)),)))
+    assert '"""The report for people' in text
+
+
+def test_colour_is_for_terminals() -> None:
+    assert "\x1b[" in report(RECORDINGS["reads"], colour=True)
+
+
+def test_the_same_recording_gives_the_same_bytes() -> None:
+    assert report(RECORDINGS["reads"]) == report(RECORDINGS["reads"])
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [(34e9, "34 s"), (50.1e6, "50.1 ms"), (999.7e6, "1 s"), (4_190, "4.19 µs"), (0, "0 ns"), (999, "999 ns")],
+)
+def test_durations(ns: float, text: str) -> None:
+    assert duration(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1, "100 %"), (0.99999, "99.9 %"), (0.183, "18.3 %"), (0.0035, "0.35 %"), (1e-7, "<0.01 %"), (0, "0 %")],
+)
+def test_percents(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_paths_are_relative_to_the_project() -> None:
+    assert short_path("/srv/app/lib/io.py", "/srv/app") == "lib/io.py"
+    assert short_path("/usr/lib/python3/io.py", "/srv/app") == "python3/io.py"
+    assert short_path("/a.py", "/srv/app") == "/a.py"
+    assert short_path("pipe:[7]", "/srv/app") == "pipe:[7]"
