@@ -61,7 +61,7 @@ def _row(name: str, unit: str, pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def _spread(values: Sequence[float], shown: Callable[[float], str]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
     return f"{shown(middle)} [{shown(low)} {shown(high)}]"
 
 

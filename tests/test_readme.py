@@ -1,0 +1,102 @@
+"""The README is true: its commands run, and what it shows is what they print."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def _skeleton(text: str) -> list[str]:
+    """What stays from run to run: the words of each line, without figures, bars, paths and the blanks between."""
+    lines = (re.sub(r"[\d.,:|*<>~…#%\]\[-]+|\S*/\S*", " ", line) for line in text.splitlines())
+    return [" ".join(line.split()) for line in lines]
+
+
+def _words(text: str) -> Iterator[str]:
+    """Words that name things: functions, calls, causes. Units and the like are too short to count."""
+    for line in _skeleton(text):
+        yield from (word for word in re.findall(r"[A-Za-z_]+", line) if len(word) > 3)
+
+
+def _environment() -> dict[str, str]:
+    scripts = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "80"}
+
+
+def _run(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    command = command.replace("samples/", f"{shlex.quote(str(ROOT))}/samples/")
+    return subprocess.run(
+        command, shell=True, cwd=directory, env=_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the README's main job has just been done."""
+    directory = tmp_path_factory.mktemp("readme")
+    finished = _run(_main_job()[0], directory)
+    assert finished.returncode == 0, finished.stderr
+    return directory
+
+
+def _main_job() -> tuple[str, str]:
+    """The recording and the analyzing half of the first command, as an installed stallscope runs them."""
+    *_, record, analyze = _blocks("sh")[0].strip().replace(".venv/bin/", "").split(" && ")
+    return record, analyze
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert _blocks("sh")[1].strip() in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_report_shown_is_what_the_main_job_prints(recorded: Path) -> None:
+    shown = _blocks("console")[0].split("\n", 1)[1]
+    finished = _run(_main_job()[1], recorded)
+    assert finished.returncode == 0, finished.stderr
+    printed = set(_words(finished.stdout))
+    noise = {"descheduled", "unexplained", "others", "each", "under"}  # rows that a busy machine adds
+    missing = {word for word in _words(shown) if word not in printed} - noise
+    assert not missing, f"the README shows what is not printed: {sorted(missing)}"
+    assert "bimodal" in finished.stdout
+
+
+def test_the_closing_line_shown_is_what_run_prints(recorded: Path) -> None:
+    command, shown = _blocks("console")[1][2:].split("\n", 1)
+    finished = _run(command, recorded)
+    assert finished.returncode == 0
+    assert _skeleton(finished.stderr)[-1] == _skeleton(shown)[-1]
+    assert _skeleton(finished.stdout) == _skeleton(shown)[:-1]
+
+
+def test_a_recording_answers_the_sql_shown(recorded: Path) -> None:
+    import sqlite3
+
+    query = re.search(r'sqlite3 demo.stall "(.+)"', README)
+    assert query is not None
+    with sqlite3.connect(recorded / "demo.stall") as database:
+        rows = database.execute(query[1]).fetchall()
+    assert len(rows) > 10
+    assert all(count > 0 for _, count in rows)
+
+
+@pytest.mark.parametrize("line", [line for block in _blocks("sh")[2:3] for line in block.strip().splitlines()])
+def test_usage_lines_name_real_options(line: str) -> None:
+    words = shlex.split(line.split("  #")[0])
+    assert words[:2] == ["stallscope", "run"]
+    finished = _run("stallscope run --help", ROOT)
+    options = [word for word in words[2:3] if word.startswith("-") and word != "--"]
+    assert all(option in finished.stdout for option in options)
