@@ -1,0 +1,141 @@
+"""Many attach-detach cycles over versions and kinds of targets, some with the injector killed at a random moment.
+
+Usage: python -m tests.zoo.attach_matrix [SECONDS] [SHARE_KILLED]. Prints a table; exit code 1 after any death.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stallscope.attach.facts import Facts
+from stallscope.attach.payload import payload_for
+from stallscope.errors import NotObservable
+from tests.attach.target import KINDS
+from tests.attach.targets import Client, Target, stay
+from tests.interpreters import VERSIONS, find
+
+_ALIVE_S = 0.03  # about as long as the injector lives
+
+
+@dataclass
+class Row:
+    """What happened to one target."""
+
+    name: str
+    cycles: int = 0
+    killed: int = 0
+    refused: list[str] = field(default_factory=list)
+    pauses_ms: list[float] = field(default_factory=list)
+    ended: str = ""
+
+    def __str__(self) -> str:
+        pauses = sorted(self.pauses_ms) or [0.0]
+        p99 = pauses[min(len(pauses) - 1, len(pauses) * 99 // 100)]
+        return (
+            f"{self.name:14} {self.cycles:6} cycles {self.killed:5} injectors killed {len(self.refused):4} refused  "
+            f"pause {statistics.median(pauses):6.2f} ms median {p99:7.2f} p99 {pauses[-1]:7.2f} max  {self.ended}"
+        )
+
+
+def cycle(target: Target, payload: bytes, path: Path, row: Row, kill: bool) -> None:
+    """One stay, made by a process of its own so that it can end at any moment."""
+    reading, writing = os.pipe()
+    maker = os.fork()
+    if maker == 0:
+        os.close(reading)
+        _make(target, payload, path, writing)
+    os.close(writing)
+    if kill and _kill_injector(maker):
+        row.killed += 1
+    with os.fdopen(reading) as answer:
+        said = answer.read()
+    os.waitpid(maker, 0)
+    row.cycles += 1
+    if said.startswith("pause"):
+        row.pauses_ms.append(float(said.split()[1]))
+    elif not kill:
+        row.refused.append(said)
+
+
+def _make(target: Target, payload: bytes, path: Path, writing: int) -> None:
+    said = "nothing"
+    try:
+        with stay(target, path, payload) as (_, boarded):
+            said = f"pause {boarded.pause_ns / 1e6}"
+    except NotObservable as error:
+        said = str(error)
+    except BaseException as error:
+        said = repr(error)
+    finally:
+        os.write(writing, said.encode())
+        os._exit(0)
+
+
+def _kill_injector(maker: int) -> bool:
+    """SIGKILL the child that injects, at a random moment of its life; half of the time its parent with it."""
+    children = Path(f"/proc/{maker}/task/{maker}/children")
+    while True:
+        try:
+            found = children.read_text().split()
+        except OSError:
+            return False
+        if found:
+            break
+        if Path(f"/proc/{maker}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return False
+    until = time.perf_counter() + random.random() ** 2 * _ALIVE_S
+    while time.perf_counter() < until:
+        pass
+    try:
+        os.kill(int(found[0]), signal.SIGKILL)
+        if random.random() < 0.5:
+            os.kill(maker, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main(seconds: float, share_killed: float) -> int:
+    """Cycle round robin over all targets until the time is over."""
+    rows: list[tuple[Row, Target, Client | None]] = []
+    payloads: dict[str, bytes] = {}
+    for interpreter in filter(None, (find(version) for version in VERSIONS)):
+        for kind in KINDS:
+            target = Target(interpreter.executable, kind)
+            payloads.setdefault(interpreter.executable, payload_for(Facts(target.pid)))
+            rows.append((Row(f"{interpreter} {kind}"), target, None))
+    path = Path(tempfile.mkdtemp(prefix="attach-matrix-")) / "x.stall"
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit and len(rows):
+        for row, target, _ in rows:
+            if row.ended or time.monotonic() > limit:
+                continue
+            client = Client(target.port) if target.port else None
+            kill = random.random() < share_killed
+            cycle(target, payloads[target.process.args[0]], path, row, kill)  # type: ignore[index]
+            if client is not None:
+                client.end()
+            if target.process.poll() is not None or (client is not None and client.wrong):
+                row.ended = f"DIED ({target.process.poll()}) {client.wrong if client else ''}"
+    for row, target, _ in rows:
+        complaints = target.end()
+        print(row, complaints[-300:].strip())
+        for reason in sorted(set(row.refused)):
+            print(f"    {row.refused.count(reason)} x {reason}")
+    pauses = [pause for row, _, _ in rows for pause in row.pauses_ms]
+    total = Row("all", sum(row.cycles for row, _, _ in rows), sum(row.killed for row, _, _ in rows), [], pauses)
+    deaths = sum(bool(row.ended) for row, _, _ in rows)
+    print(f"{total} {deaths} deaths")
+    return 1 if deaths else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]) if sys.argv[1:] else 60.0, float(sys.argv[2]) if sys.argv[2:] else 0.3))
