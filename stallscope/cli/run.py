@@ -40,10 +40,11 @@ REGISTRATION = {"cls": RunCommand, "context_settings": {"allow_interspersed_args
 
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="The recording to write (NAME-DATE.stall).")]
 Threshold = Annotated[str, typer.Option(help="From which duration on an iteration is a stall.")]
-Module = Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, as python -m does.")]
+# A flag, and the module is the first word: so what follows it is the program's, as with python -m.
+Module = Annotated[bool, typer.Option("-m", help="The first word is a MODULE to run, as python -m does.")]
 Follow = Annotated[bool, typer.Option("--follow-children/--no-follow-children", help="Observe Python children too.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing recording.")]
-Words = Annotated[list[str] | None, typer.Argument(metavar="SCRIPT|-- COMMAND [ARGS]...", show_default=False)]
+Words = Annotated[list[str] | None, typer.Argument(metavar="SCRIPT|-m MODULE|-- COMMAND [ARGS]...", show_default=False)]
 
 
 def run(
@@ -51,7 +52,7 @@ def run(
     program: Words = None,
     output: Output = None,
     threshold: Threshold = "10ms",
-    module: Module = None,
+    module: Module = False,
     follow: Follow = True,
     force: Force = False,
 ) -> None:
@@ -64,11 +65,13 @@ def run(
     from stallscope.collect.collector import Collector
     from stallscope.collect.launch import environment, run_observed
     from stallscope.collect.program import command_of, module_of, script_of
+    from stallscope.errors import UnreadableInput
+    from stallscope.recording.claim import release
     from stallscope.recording.writer import Writer
 
     threshold_ns = parse_duration_ns(threshold, "--threshold")
     words = program or []
-    target = module_of(module, words) if module else command_of(words) if ctx.meta[_DASHES] else script_of(words)
+    target = module_of(words) if module else command_of(words) if ctx.meta[_DASHES] else script_of(words)
     target.require_observable(follow=follow)
     path = output or Path(f"{target.name}-{time.strftime('%Y%m%d-%H%M%S')}.stall")
     writer = Writer(
@@ -80,11 +83,15 @@ def run(
         force=force,
         command=" ".join(target.argv),
     )
-    writer.level("agent")
     if not target.is_python:
         _say(f"{target.argv[0]} is not a Python program; only its Python children are seen (the rest needs the pulse)")
     with Collector(writer) as collector:
-        code = run_observed(target.argv, collector, environment(collector.socket_path, threshold_ns, follow=follow))
+        settings = environment(collector.socket_path, threshold_ns, follow=follow)
+        try:
+            code = run_observed(target.argv, collector, settings)
+        except UnreadableInput:  # it could not be started
+            release(path)
+            raise
         code = _conclude(collector, target, path, threshold, code)
     _leave(code)
 
@@ -94,15 +101,15 @@ def _conclude(collector: Collector, target: Program, path: Path, threshold: str,
     if collector.stopped:
         _say(f"{collector.stopped}; the program was not disturbed, and what was recorded before is kept in {path}")
         return code
-    if not collector.iterations:
+    if not collector.iterations and not collector.worst_ns:  # a program may hang in its very first iteration
         path.unlink(missing_ok=True)
         if code:  # the program failed before any loop ran: its own error is all there is to say
             return code
         _say(_nothing_seen(collector, target))
         return 0 if collector.processes else 3
     summary = f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more"
-    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.stalls else ""
-    _say(f"{summary}{longest}, recorded in {path}; next: stallscope analyze {path}")
+    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
+    _say(f"{summary}{longest}, recorded in {path}{collector.foreign_loops}; next: stallscope analyze {path}")
     return code
 
 
@@ -112,8 +119,8 @@ def _nothing_seen(collector: Collector, target: Program) -> str:
     if not target.is_python:
         return f"{target.argv[0]} could not be observed: it is not Python and started none; this needs the pulse"
     return (
-        f"{target.name} ran, but the agent could not come aboard: Python was started with -I, -E or -S, "
-        "or with an environment of its own; start it without them"
+        f"{target.name} ran, but the agent could not come aboard: Python is older than 3.8, or was started with "
+        "-I, -E or -S, or with an environment of its own; start it without them"
     )
 
 

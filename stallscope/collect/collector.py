@@ -15,11 +15,14 @@ from typing import Any
 
 from stallscope.collect.memory_reader import MemoryReader
 from stallscope.collect.observed import Observed
+from stallscope.collect.stalls import MALFORMED
 from stallscope.errors import NotObservable
 from stallscope.recording.writer import RecordingStopped, Writer
 
 DRAIN_S = 0.1
 _SLOW_NS = 1_000_000_000
+_CHILDREN_ASKED = 16
+_GREETING_S = 1.0  # a process may be stopped between its connection and its greeting; others must not wait for it
 
 
 class Collector:
@@ -35,7 +38,7 @@ class Collector:
         self.socket_path = str(Path(self._directory) / "agents")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.bind(self.socket_path)
-        self._socket.listen(64)
+        self._socket.listen(socket.SOMAXCONN)  # a server may fork all its workers at once
         self._socket.setblocking(False)
         self._observed: list[Observed] = []
         self._over: list[Observed] = []
@@ -54,6 +57,11 @@ class Collector:
     def processes(self) -> list[Observed]:
         """Every process that came aboard, those that are over too."""
         return self._over + self._observed
+
+    @property
+    def watched(self) -> list[Observed]:
+        """Those that are not over."""
+        return list(self._observed)
 
     @property
     def iterations(self) -> int:
@@ -85,6 +93,12 @@ class Collector:
         except RecordingStopped as error:
             self.stopped = str(error)
 
+    def dismiss(self) -> bool:
+        """Ask every agent to leave; whether all have left, or their processes are gone."""
+        for observed in self._observed:
+            observed.dismiss()
+        return all(observed.is_over or not _lives(observed.pid) for observed in self._observed)
+
     def finish(self) -> None:
         """Take the rest of every process and complete the recording."""
         now = self._clock()
@@ -111,12 +125,18 @@ class Collector:
         self._slow_at_ns = now
         for observed in list(self._observed):
             observed.drain_slowly(now)
-            if not observed.counted:
-                observed.look_for_foreign_loops()
             if not _lives(observed.pid):
                 self._bid_farewell(observed, now, "exited")
+        self._look_for_foreign_loops()
         self._writer.suppressed(self._suppressed + sum(observed.suppressed for observed in self._observed))
         self._writer.commit(now)
+
+    def _look_for_foreign_loops(self) -> None:
+        """In processes none of whose loops was seen, and in children forked by them that never came aboard."""
+        seen = {observed.pid for observed in self._observed if observed.counted}
+        for observed in self._observed:
+            for pid in {observed.pid, *_children_of(observed.pid)} - seen:
+                observed.look_for_foreign_loops(pid)
 
     def _bid_farewell(self, observed: Observed, now: int, ending: str) -> None:
         self._suppressed += observed.suppressed
@@ -132,14 +152,25 @@ class Collector:
                     self._welcome(connection, now)
 
     def _welcome(self, connection: socket.socket, now: int) -> None:
+        connection.settimeout(_GREETING_S)
         try:
             text, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+            reader = MemoryReader(descriptors.pop())  # first: the descriptor is then its to close
             greeting: dict[str, Any] = json.loads(text)
             for same in [observed for observed in self._observed if observed.pid == greeting["pid"]]:
                 self._bid_farewell(same, now, "replaced")
-            self._observed.append(Observed(MemoryReader(descriptors[0]), self._writer, greeting))
-        except (OSError, ValueError, KeyError, IndexError, NotObservable) as error:
+            self._observed.append(Observed(reader, self._writer, greeting))
+        except (OSError, RecursionError, NotObservable, *MALFORMED) as error:
             self._writer.note(f"a process could not be observed: {error}")
+
+
+def _children_of(pid: int) -> list[int]:
+    """Its first children: a program with many is no reason to read the maps of all, every second."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, children.read_text().split())
+    return found[:_CHILDREN_ASKED]
 
 
 def _lives(pid: int) -> bool:

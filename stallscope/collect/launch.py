@@ -8,16 +8,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from stallscope import agent
 from stallscope.collect.collector import DRAIN_S, Collector
 from stallscope.errors import UnreadableInput
 
 _BOOT = Path(agent.__file__).parent / "boot"
-# From the terminal these reach the whole foreground group, the program included: we only must not die of them.
 _FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_SENT_BY_KERNEL = 0x80  # SI_KERNEL, <asm-generic/siginfo.h>
 
 
 def environment(socket_path: str, threshold_ns: int, *, follow: bool) -> dict[str, str]:
@@ -36,39 +35,49 @@ def run_observed(command: Sequence[str], collector: Collector, env: dict[str, st
 
     Raises UnreadableInput when the command cannot be started.
     """
-    with _signals_held() as held:
-        try:
-            process = subprocess.Popen(command, env=env, restore_signals=True)
-        except OSError as error:
-            raise UnreadableInput(f"cannot start {command[0]}: {error.strerror}; is the name right?") from None
-        held.append(process)
-        while True:
-            try:
-                code = process.wait(timeout=DRAIN_S)
-                break
-            except subprocess.TimeoutExpired:
-                collector.drain()
+    with _signals_held() as (held, before):
+        process = _started(command, env, before)
+        while process.poll() is None:
+            arrived = signal.sigtimedwait(held, DRAIN_S)
+            if arrived is not None and not _program_has_it(arrived):
+                process.send_signal(arrived.si_signo)
+            collector.drain()
         collector.finish()
-        return code
+        return process.returncode
+
+
+def _started(command: Sequence[str], env: dict[str, str], mask: set[int]) -> subprocess.Popen[bytes]:
+    def with_signals_as_before() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    try:
+        return subprocess.Popen(command, env=env, preexec_fn=with_signals_as_before)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UnreadableInput(f"cannot start {command[0]}: {reason}; is it the right file?") from None
+
+
+def _program_has_it(arrived: signal.struct_siginfo) -> bool:
+    """Our own SIGCHLD, or a key of the terminal: that went to the whole foreground group."""
+    return arrived.si_signo == signal.SIGCHLD or (
+        arrived.si_signo in _FROM_TERMINAL and arrived.si_code == _SENT_BY_KERNEL
+    )
 
 
 @contextmanager
-def _signals_held() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """While the program runs, signals are for it: ours are passed on, those of the terminal it has already."""
-    children: list[subprocess.Popen[bytes]] = []
+def _signals_held() -> Iterator[tuple[set[int], set[int]]]:
+    """While the program runs, signals are for it: they wait for us to pass them on.
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        for child in children:
-            child.send_signal(number)
-
-    def ignore(number: int, frame: FrameType | None) -> None:
-        """A handler and not SIG_IGN, which the program would inherit."""
-
-    handlers = {**dict.fromkeys(_FROM_TERMINAL, ignore), **dict.fromkeys(_PASSED_ON, pass_on)}
-    handlers = {n: h for n, h in handlers.items() if signal.getsignal(n) is not signal.SIG_IGN}  # nohup stays nohup
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    Yields the signals that are held, and the mask from before. Handlers would do too, but cannot
+    tell Ctrl-C (the program has it already) from ``kill -INT`` (it has not).
+    """
+    wanted = (*_FROM_TERMINAL, *_PASSED_ON)
+    held = {int(number) for number in wanted if signal.getsignal(number) is not signal.SIG_IGN}  # nohup stays nohup
+    held.add(signal.SIGCHLD)
+    before = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, held)}
     try:
-        yield children
+        yield held, before
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        while signal.sigtimedwait(held, 0):  # what came too late for the program is not for us either
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

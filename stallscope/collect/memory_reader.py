@@ -52,6 +52,10 @@ class MemoryReader:
         """Tell the agent that somebody is listening."""
         self._cells[layout.H_HEARTBEAT] = now_ns
 
+    def ask_to_leave(self) -> None:
+        """Ask the agent to unhook and go; ``is_over`` tells when it has."""
+        self._cells[layout.H_STOP] = 1
+
     @property
     def started_ns(self) -> int:
         """When the agent came aboard."""
@@ -171,6 +175,6 @@ class MemoryReader:
     def _json(text: str) -> Mapping[str, Any]:
         try:
             value = json.loads(text) if text else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}

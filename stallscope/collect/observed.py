@@ -9,7 +9,7 @@ import psutil
 
 from stallscope.agent import layout
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
-from stallscope.collect.stalls import stall_of
+from stallscope.collect.stalls import MALFORMED, stall_of
 from stallscope.recording.nouns import Handler, Missing
 from stallscope.recording.writer import Writer
 
@@ -38,6 +38,15 @@ class Observed:
         """Stalls whose details were not kept."""
         return self._reader.suppressed
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the agent has left."""
+        return self._reader.is_over
+
+    def dismiss(self) -> None:
+        """Ask the agent to leave the process."""
+        self._reader.ask_to_leave()
+
     def drain(self, now_ns: int) -> None:
         """Take what is new."""
         self._reader.beat(now_ns)
@@ -61,10 +70,10 @@ class Observed:
                 self._handlers[slot] = self._writer.handler(self._id, self._handler(slot))
             self._writer.handler_histogram(self._handlers[slot], counts)
 
-    def look_for_foreign_loops(self) -> None:
-        """Say which loops the agent alone cannot see, while the process can still be asked."""
+    def look_for_foreign_loops(self, pid: int) -> None:
+        """Say which loops of this process, or of a child, the agent cannot see, while it can still be asked."""
         try:
-            maps = Path(f"/proc/{self.pid}/maps").read_text()
+            maps = Path(f"/proc/{pid}/maps").read_text()
         except OSError:
             return
         for sign, name in _FOREIGN_LOOPS.items():
@@ -95,7 +104,7 @@ class Observed:
         try:
             loop_id = next(self._loops[key] for key in reversed(self._loops) if key[0] == record["loop"])
             stall = stall_of(record, loop_id, self._handler, end_ns=end_ns)
-        except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+        except (*MALFORMED, StopIteration):
             self._writer.note("a stall record could not be read and was passed over")
             return
         self._writer.stall(stall)
@@ -113,8 +122,8 @@ class Observed:
     def _handler(self, slot: int) -> Handler:
         if slot not in self._named:
             identity = self._reader.handler(slot)
-            name, file = str(identity.get("name", "?")), str(identity.get("file", ""))
-            self._named[slot] = Handler(name, file, int(identity.get("line", 0)))
+            name, file, line = str(identity.get("name", "?")), str(identity.get("file", "")), identity.get("line")
+            self._named[slot] = Handler(name, file, line if isinstance(line, int) else 0)
         return self._named[slot]
 
 

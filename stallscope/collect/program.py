@@ -43,15 +43,18 @@ def script_of(words: Sequence[str]) -> Program:
     return Program((sys.executable, *words), script.stem or "program")
 
 
-def module_of(module: str, words: Sequence[str]) -> Program:
-    """``python -m module`` under our own interpreter. Raises UnreadableInput for an unknown module."""
+def module_of(words: Sequence[str]) -> Program:
+    """``python -m MODULE ARGS`` under our own interpreter. Raises UnreadableInput for an unknown module."""
+    if not words:
+        raise UnreadableInput("nothing to run: a MODULE must follow -m")
+    module = words[0]
     top = module.partition(".")[0]
     finders = (BuiltinImporter.find_spec(top), FrozenImporter.find_spec(top))
     if not any(finders) and PathFinder.find_spec(top, [os.getcwd(), *sys.path]) is None:
         raise UnreadableInput(
             f"there is no module {module} for {sys.executable}; install it there, or use -- PYTHON -m"
         )
-    return Program((sys.executable, "-m", module, *words), top)
+    return Program((sys.executable, "-m", *words), top)
 
 
 def command_of(words: Sequence[str]) -> Program:

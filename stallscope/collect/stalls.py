@@ -19,6 +19,8 @@ from stallscope.recording.nouns import (
 )
 
 _KINDS = frozenset(get_args(ResourceKind))
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, OverflowError)
+"""What `stall_of` raises for a record that is not of the form: another process wrote it, so it may be anything."""
 
 
 def stall_of(
@@ -26,38 +28,53 @@ def stall_of(
 ) -> Stall:
     """The stall of one record; with ``end_ns`` one that was still in progress then.
 
-    Raises KeyError, IndexError, TypeError or ValueError for a record that is not of the form.
+    Raises one of MALFORMED for a record that is not of the form.
     """
     frames = [Frame(str(file), int(line), str(function)) for file, line, function in record["frames"]]
     start = int(record["start"])
-    current = record["handler"]
     return Stall(
         loop_id=loop_id,
         start_ns=start,
         duration_ns=int(end_ns if end_ns is not None else record["end"]) - start,
         finished=end_ns is None,
-        task=record["task"],
-        handlers=tuple(HandlerTime(handler_of(slot), calls, total) for slot, calls, total in record["handlers"]),
-        current=Handler(*current) if current else None,
+        task=None if record["task"] is None else str(record["task"]),
+        handlers=tuple(HandlerTime(handler_of(slot), int(n), int(total)) for slot, n, total in record["handlers"]),
+        current=_handler(record["handler"]),
         spans=tuple(_span(fields, frames) for fields in record["spans"]),
-        pauses=tuple(GcPause(begun, spent, gen, _stack(stack, frames)) for begun, spent, gen, stack in record["gc"]),
+        pauses=tuple(_pause(fields, frames) for fields in record["gc"]),
     )
+
+
+def _handler(fields: Sequence[Any] | None) -> Handler | None:
+    if not fields:
+        return None
+    name, file, line = fields
+    return Handler(str(name), str(file), int(line))
 
 
 def _span(fields: Sequence[Any], frames: Sequence[Frame]) -> Span:
     begun, ended, samples, stack, call, state, cpu, delay, switches, late = fields
     return Span(
-        from_ns=begun,
-        to_ns=ended,
-        samples=samples,
+        from_ns=int(begun),
+        to_ns=int(ended),
+        samples=int(samples),
         stack=_stack(stack, frames),
         call=_call(call),
-        state=state,
-        cpu_ns=cpu,
-        run_delay_ns=delay,
-        switches=switches,
-        late_ns=late,
+        state=str(state),
+        cpu_ns=_known(cpu),
+        run_delay_ns=_known(delay),
+        switches=_known(switches),
+        late_ns=int(late),
     )
+
+
+def _pause(fields: Sequence[Any], frames: Sequence[Frame]) -> GcPause:
+    begun, spent, generation, stack = fields
+    return GcPause(int(begun), int(spent), int(generation), _stack(stack, frames))
+
+
+def _known(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _stack(indices: Sequence[int], frames: Sequence[Frame]) -> Stack:
@@ -68,4 +85,4 @@ def _call(fields: Sequence[str] | None) -> Call | None:
     if not fields:
         return None
     name, kind, resource, detail = fields
-    return Call(name, Resource(kind if kind in _KINDS else "other", resource), detail)  # type: ignore[arg-type]
+    return Call(str(name), Resource(kind if kind in _KINDS else "other", str(resource)), str(detail))  # type: ignore[arg-type]
