@@ -11,7 +11,8 @@ from time import monotonic_ns
 from . import layout, text
 from .asyncio_hooks import AsyncioHooks, LoopState
 from .handlers import HandlerTable
-from .import_watch import when_imported
+from .import_watch import no_longer, when_imported
+from .leaving import forget_modules
 from .memory import Memory, alive_page, send_memory
 from .pauses import Pauses
 from .watchdog import Ended, Watchdog
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class Agent:
     """Observes this process until ``stop``; an error of its own takes it out, never the program.
 
-    ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid``, ``follow``.
+    ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid``, ``follow``; and ``attached``,
+    true in a process that runs already: then the watchdog works at once, until it is asked to leave.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -32,6 +34,8 @@ class Agent:
         self.threshold_ns: int = config["threshold_ns"]
         self.quarter_ns = self.threshold_ns // 4
         self.owner_pid: int = config["owner_pid"]
+        self.attached: bool = config.get("attached", False)
+        self.brought: List[str] = []  # modules of the library that were imported for our sake
         self._hooks: Optional[AsyncioHooks] = None
         self._come_aboard()
 
@@ -44,6 +48,10 @@ class Agent:
             return
         atexit.register(self._at_exit)
         when_imported("asyncio.base_events", self._hook)
+        if self.attached:
+            if self._hooks is not None:
+                self._hooks.adopt_running()
+            self.watchdog.wake()
 
     def stop(self, why: str = "") -> None:
         """Unhook everything and go quiet. May be called from any thread, and twice."""
@@ -52,8 +60,8 @@ class Agent:
         self.alive[0] = 0
         self.watchdog.finish()
         self.memory.put_text(layout.ERROR_AT, layout.ERROR_BYTES, why)
-        self.memory.cells[layout.H_STATE] = layout.STATE_FINISHED
         self._unhook()
+        self.memory.cells[layout.H_STATE] = layout.STATE_FINISHED
 
     def failed(self, error: BaseException) -> None:
         """An exception came up in our own code: take the agent out, let the program go on.
@@ -79,12 +87,20 @@ class Agent:
         """Whether this process is observed; a forked child that is to be followed comes aboard here."""
         if self.alive[0]:
             return True
-        if os.getpid() == self._pid or not self.config["follow"]:
+        if _getpid() == self._pid or not self.config["follow"]:
             return False
         self._unhook()
         self._come_aboard()
         self.start()
         return bool(self.alive[0])
+
+    def adopt_in_child(self, loop: Any) -> None:
+        """A forked child goes on running a loop of its parent's: observe it too, if children are followed."""
+        try:
+            if self.aboard() and self._hooks is not None:
+                self._hooks.adopt(loop)
+        except Exception as error:
+            self.failed(error)
 
     def open_loop(self, kind: str, loop: Any) -> Optional[LoopState]:
         """A slot for a loop that runs in this thread; None when all are taken."""
@@ -126,21 +142,23 @@ class Agent:
             progress = state.progress
             if progress is not None and progress.started != started:
                 progress = None
-            self.watchdog.ended.append(Ended(state, started, started + spent_ns, state.trail, progress))
+            self.watchdog.leave(Ended(state, started, started + spent_ns, state.trail, progress))
         state.trail = state.progress = None
         return min(spent_ns, layout.MAX_NS)
 
     def _come_aboard(self) -> None:
-        self._pid = os.getpid()
+        self._pid = _getpid()
         self.memory = Memory(self.threshold_ns)
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
         self._slots: Dict[str, int] = {}
-        self.pauses = Pauses(self, self.quarter_ns // 2)
-        self.watchdog = Watchdog(self)
+        self.pauses: Any = Pauses(self, self.quarter_ns // 2)
+        self.watchdog: Any = Watchdog(self)
 
     def _hook(self) -> None:
+        if not self.alive[0] and _getpid() == self._pid:  # it left while asyncio was being imported
+            return
         try:
             self._hooks = AsyncioHooks(self)
             self._hooks.install()
@@ -148,15 +166,25 @@ class Agent:
             self.failed(error)
 
     def _unhook(self) -> None:
+        no_longer(self._hook)
+        self.memory.spare_descriptors()
         if self._hooks is not None:
             self._hooks.uninstall(self.open_loops)
             self._hooks = None
         self.pauses.uninstall()
         atexit.unregister(self._at_exit)
+        if self.attached:
+            self._take_everything_along()
+
+    def _take_everything_along(self) -> None:
+        """Drop what would stay behind: the cycles broken here would keep the shared memory mapped."""
+        self.open_loops.clear()
+        self.pauses = self.watchdog = None
+        forget_modules(self.brought)
 
     def _at_exit(self) -> None:
         try:
-            if os.getpid() == self._pid:
+            if _getpid() == self._pid:
                 for state in list(self.open_loops):
                     self.close_loop(state, monotonic_ns())
                 self.stop()
@@ -200,6 +228,7 @@ class Agent:
         return text.encode({"pid": self._pid, "parent": os.getppid(), "runtime": runtime})
 
 
+_getpid = os.getpid
 _OWN_DIRECTORY = os.path.dirname(__file__) + "/"
 
 

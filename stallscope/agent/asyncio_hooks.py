@@ -14,6 +14,7 @@ selector). A loop that runs by other means (nest_asyncio) is adopted by its firs
 
 from __future__ import annotations
 
+import sys
 from _weakref import ref
 from time import monotonic_ns
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
@@ -23,7 +24,7 @@ from .thread_facts import ThreadFiles
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional, Set
 
 
 STATE = "_stallscope_state"
@@ -37,8 +38,8 @@ class LoopState:
     """What the hooks keep of one running loop; the watchdog reads it."""
 
     __slots__ = (
-        "base", "cell", "files", "ident", "last", "loop", "loop_at", "progress", "published",
-        "started", "tid", "trail", "zero_waits",
+        "base", "cell", "cpu_ns", "files", "ident", "last", "loop", "loop_at", "progress", "published", "seen",
+        "started", "stopped", "tid", "trail", "zero_waits",
     )  # fmt: skip
 
     def __init__(self, loop_at: int, tid: int, ident: int, loop: Any) -> None:
@@ -49,11 +50,14 @@ class LoopState:
         self.tid = tid
         self.files = ThreadFiles(tid)
         self.ident = ident
+        self.seen = 0  # when the watchdog last looked, ns, and
+        self.cpu_ns: Optional[int] = None  # the CPU time of the thread at that moment
         self.started = 0  # start of the iteration in progress, ns; 0 while the loop waits
         self.zero_waits = 0  # since the loop opened; the watchdog publishes it
         self.last = 0  # end of the last handler, ns
         self.trail: Optional[Dict[int, Any]] = None  # base -> [calls, ns], while an iteration is overdue
         self.progress: Any = None  # the watchdog's, of the iteration in progress
+        self.stopped = 0  # when the watchdog first saw that it does not run any more, ns
         self.published = False  # whether that progress stands in the shared memory
 
     def running(self) -> bool:
@@ -68,6 +72,7 @@ class AsyncioHooks:
     def __init__(self, agent: Any) -> None:
         self._agent = agent
         self._installed = False
+        self._unseen: Set[Any] = set()  # references to running loops that found no slot
 
     def install(self) -> None:
         """Hook the classes; asyncio must have been imported."""
@@ -89,17 +94,29 @@ class AsyncioHooks:
             return
         self._installed = False
         for state in states:
+            state.files.close()
             _take_off(state.loop(), state)
         if self._handles.__dict__.get("_run") is self._ran:
             self._handles._run = self._run  # type: ignore[method-assign]
         if self._loops.__dict__.get("_set_coroutine_origin_tracking") is self._tracked:
             self._loops._set_coroutine_origin_tracking = self._track  # type: ignore[attr-defined]
+        del self._ran, self._tracked  # or hooks and wrappers would keep each other, and the shared memory, alive
+
+    def adopt_running(self) -> None:
+        """Observe the loop that is in the middle of a handler in this thread. One that waits is met at its next
+        handler: its wait is no part of an iteration."""
+        from asyncio.events import _get_running_loop
+
+        loop = _get_running_loop()
+        if loop is not None and not _waits(sys._getframe(1)):
+            self.adopt(loop)
 
     def run_failed(self, loop: Any, error: Exception) -> None:
         """After a handler something went wrong: a loop not met before, or an error."""
         try:
             if isinstance(error, AttributeError) and STATE not in loop.__dict__:
-                self.adopt(loop)
+                if ref(loop) not in self._unseen:
+                    self.adopt(loop)
             else:
                 self._agent.failed(error)
         except Exception as worse:
@@ -108,7 +125,10 @@ class AsyncioHooks:
     def run_changes(self, loop: Any) -> None:
         """The loop is about to run, or has just ended its run, or its debug flag was set."""
         state = loop.__dict__.get(STATE)
-        if state is None:
+        if ref(loop) in self._unseen:
+            if loop._thread_id is None:  # its run ended
+                self._unseen.discard(ref(loop))
+        elif state is None:
             self.adopt(loop)
         elif loop._thread_id is None or not self._agent.alive[0]:
             self.release(loop, state)
@@ -120,18 +140,33 @@ class AsyncioHooks:
             return
         state = self._agent.open_loop("asyncio", loop)
         if state is None:
+            self._unseen.add(ref(loop))
             return
         now = monotonic_ns()
         if loop._thread_id is not None:  # adopted in the middle of an iteration
             state.started = state.last = now
+            self._agent.memory.cells[state.cell + layout.L_STARTED] = now
         loop.__dict__[STATE] = state
         selector.select = _selecting(self._agent, state, selector.select)
+        if not self._agent.alive[0]:  # the agent left meanwhile
+            self._agent.pauses.uninstall()
+            state.files.close()
+            _take_off(loop, state)
 
     def release(self, loop: Any, state: LoopState) -> None:
         """The loop's run is over: its last iteration ends here; nothing of ours stays on it."""
         _take_off(loop, state)
         if self._agent.alive[0]:
             self._agent.close_loop(state, monotonic_ns())
+
+
+def _waits(frame: Any) -> bool:
+    """Whether the innermost loop above this frame is in its selector."""
+    while frame is not None and frame.f_code.co_name != "_run":
+        if frame.f_code.co_name == "select" and frame.f_code.co_filename.endswith("selectors.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _take_off(loop: Any, state: LoopState) -> None:
@@ -163,7 +198,7 @@ def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Ca
 
     def observed_select(timeout: Any = None) -> Any:
         if not alive[0]:
-            return select(timeout)
+            return _passed_on(agent, state, select, timeout)
         try:
             begun = state.started
             if begun:
@@ -187,6 +222,18 @@ def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Ca
     return observed_select
 
 
+def _passed_on(agent: Any, state: LoopState, select: Callable[[Any], Any], timeout: Any) -> Any:
+    """The wait of a loop that is not observed now: the agent left, or we are a child forked by a handler."""
+    loop = state.loop()
+    if loop is not None:
+        agent.adopt_in_child(loop)
+        adopted = loop.__dict__.get(STATE, state)
+        if adopted is not state:
+            adopted.started = 0  # the iteration that ends here was its parent's
+            return loop._selector.select(timeout)
+    return select(timeout)
+
+
 def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Callable[[Any], None]:
     """``Handle._run``, timed, under the identity of what it called.
 
@@ -207,13 +254,10 @@ def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Cal
             now = clock()
             spent = now - state.last
             state.last = now
-            if spent < floor:
-                if now % _ONE_IN == 0:
-                    note(self._callback, spent, _ONE_IN, state.trail)
-                elif state.trail is not None:
-                    note(self._callback, spent, 1, state.trail)
-            else:
+            if spent >= floor or state.trail is not None:
                 note(self._callback, spent, 1, state.trail)
+            elif now % _ONE_IN == 0:
+                note(self._callback, spent, _ONE_IN, None)
         except Exception as error:
             hooks.run_failed(self._loop, error)
 
@@ -243,7 +287,7 @@ def _noting(agent: Any) -> Callable[[Any, int, int, Any], None]:
             key = id(callback.__code__)
         base = bases.get(key)
         if base is None:
-            if kind.__name__ in _STEP_TYPES:
+            if handlers.type_name(kind) in _STEP_TYPES:
                 steps.add(kind)
             base = _identify(table, callback, kind in steps)
         cells[base + bucket_of(spent)] += weight

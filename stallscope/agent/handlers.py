@@ -8,6 +8,7 @@ names and constants each time.
 
 from __future__ import annotations
 
+from _functools import partial  # type: ignore[import-not-found]
 from types import CodeType, CoroutineType, FunctionType, GeneratorType, MethodType
 
 from . import layout, text
@@ -62,6 +63,12 @@ class HandlerTable:
         self._names[self._base(slot)] = name
 
 
+# Of a type, without asking a metaclass of the program's.
+type_name = type.__dict__["__name__"].__get__
+_qualname_of = type.__dict__["__qualname__"].__get__
+_module_of = type.__dict__["__module__"].__get__
+
+
 def cheap(key: Key) -> Key:
     """The dictionary key of a handler: its name, or the id of its code or type."""
     return key if isinstance(key, str) else id(key)
@@ -72,7 +79,7 @@ def of_coroutine(coroutine: Any) -> Tuple[Key, str, str, int]:
     kind = type(coroutine)
     code = coroutine.cr_code if kind is CoroutineType else coroutine.gi_code if kind is GeneratorType else None
     if code is None:  # Cython's coroutines and hand-made awaitables: the type is all that is safe to ask
-        return kind, kind.__qualname__, "", 0
+        return kind, _qualname_of(kind), "", 0
     return code, coroutine.__qualname__, code.co_filename, code.co_firstlineno
 
 
@@ -81,12 +88,15 @@ def of_callback(callback: Any) -> Tuple[Key, str, str, int]:
     kind = type(callback)
     if callback is None:  # a handle that was cancelled by its own callback has forgotten it
         return "(cancelled while it ran)", "(cancelled while it ran)", "", 0
-    if kind is MethodType:
-        callback, kind = callback.__func__, type(callback.__func__)
+    while kind is partial or kind is MethodType:
+        callback = callback.func if kind is partial else callback.__func__
+        kind = type(callback)
+    if kind is not FunctionType and type(type.__getattribute__(kind, "__call__")) is FunctionType:
+        callback, kind = type.__getattribute__(kind, "__call__"), FunctionType
     if kind is FunctionType:
         code = callback.__code__
         return code, callback.__qualname__, code.co_filename, code.co_firstlineno
-    qualname: Optional[str] = getattr(callback, "__qualname__", None) if kind.__module__ == "builtins" else None
+    qualname: Optional[str] = getattr(callback, "__qualname__", None) if _module_of(kind) == "builtins" else None
     if isinstance(qualname, str):
         return qualname, qualname, "", 0
-    return kind, kind.__qualname__, "", 0
+    return kind, _qualname_of(kind), "", 0

@@ -22,12 +22,19 @@ def when_imported(name: str, then: Callable[[], None]) -> None:
         sys.meta_path.insert(0, _Finder(name, then))
 
 
+def no_longer(then: Callable[[], None]) -> None:
+    """Stop waiting; nothing happens if it has been called already."""
+    for finder in list(sys.meta_path):
+        if type(finder) is _Finder and finder.then == then:
+            sys.meta_path.remove(finder)
+
+
 class _Finder:
     """Finds one module, once, by the ordinary path, and then is gone from ``sys.meta_path``."""
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self._name = name
-        self._then = then
+        self.then = then
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
         """The ordinary spec, whose loader tells us when the module has run."""
@@ -44,7 +51,7 @@ class _Finder:
         def exec_module(module: Any) -> None:
             del loader.exec_module
             execute(module)
-            self._then()
+            self.then()
 
         loader.exec_module = exec_module
         return spec

@@ -39,11 +39,12 @@ H_THRESHOLD = 6  # stall threshold, ns
 H_HEARTBEAT = 7  # collector: time of its last drain, ns
 H_RING_HEAD = 8  # records ever written
 H_RING_TAIL = 9  # collector: records ever read
-H_DROPPED = 10  # stalls whose details found the ring full (their counts stay exact)
+H_DROPPED = 10  # stalls whose details found the ring, or the way to it, full (their counts stay exact)
 H_SUPPRESSED = 11  # stalls whose details were withheld by the rate limit
 H_LOOPS = 12  # loop slots ever used
 H_HANDLERS = 13  # handler slots ever used; slot 0 gathers those that found no slot
 H_UNSEEN_LOOPS = 14  # loops that found no slot
+H_STOP = 15  # collector: not 0 asks the agent to leave
 ERROR_AT = 1024  # byte offset of the NUL-terminated reason why the agent disabled itself
 ERROR_BYTES = 1024
 

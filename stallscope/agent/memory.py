@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
+import sys
+from os import close, dup, fstat, ftruncate, getpid
 from time import monotonic_ns
 
 from . import layout
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Optional, Tuple
 
 
 _MADV_WIPEONFORK = 18  # <linux/mman.h>, since Linux 4.14
@@ -24,14 +27,15 @@ class Memory:
 
     def __init__(self, threshold_ns: int) -> None:
         self.fd = _open_private_file()
-        os.ftruncate(self.fd, layout.SIZE)
-        self._map = mmap.mmap(self.fd, layout.SIZE)
+        ftruncate(self.fd, layout.SIZE)
+        self._inode = fstat(self.fd).st_ino
+        self._map, self._duplicate = _mapped(self.fd)
         self.bytes = memoryview(self._map)
         self.cells = self.bytes.cast("Q")
         cells = self.cells
         cells[layout.H_VERSION] = layout.VERSION
         cells[layout.H_SIZE] = layout.SIZE
-        cells[layout.H_PID] = os.getpid()
+        cells[layout.H_PID] = getpid()
         cells[layout.H_STARTED] = cells[layout.H_HEARTBEAT] = monotonic_ns()
         cells[layout.H_STATE] = layout.STATE_RUNNING
         cells[layout.H_THRESHOLD] = threshold_ns
@@ -40,8 +44,21 @@ class Memory:
     def close_fd(self) -> None:
         """Drop the descriptor once the collector has its own; the mapping stays."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
+
+    def spare_descriptors(self) -> None:
+        """Called before the memory is given up, which closes the mapping's own descriptor.
+
+        A program that closed all its descriptors (a daemon) may have a file of its own there: then
+        the mapping stays to the end.
+        """
+        try:
+            if self._duplicate is None or fstat(self._duplicate).st_ino == self._inode:
+                return
+        except OSError:  # closed, and so far not used again
+            pass
+        atexit.register(id, self._map)  # all that this does is to hold it: our own modules may go
 
     def put_text(self, at: int, room: int, text: str) -> None:
         """Write NUL-terminated text at byte ``at``, cut to ``room`` bytes."""
@@ -84,6 +101,15 @@ def alive_page() -> "mmap.mmap":
     page.madvise(_MADV_WIPEONFORK)
     page[0] = 1
     return page
+
+
+def _mapped(fd: int) -> Tuple[mmap.mmap, Optional[int]]:
+    """The file's mapping, and the descriptor that it keeps for itself: the lowest free one."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, layout.SIZE, trackfd=False), None
+    lowest = dup(fd)
+    close(lowest)
+    return mmap.mmap(fd, layout.SIZE), lowest
 
 
 def _open_private_file() -> int:

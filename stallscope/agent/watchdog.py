@@ -7,7 +7,6 @@ could want, and the loop never waits for it. ``_thread`` and not ``threading``: 
 
 from __future__ import annotations
 
-import os
 import sys
 from _collections import deque  # type: ignore[import-not-found]
 from _thread import allocate_lock, start_new_thread
@@ -15,12 +14,13 @@ from time import monotonic_ns, sleep
 
 from . import layout, report
 from .stacks import handler_code, walk
-from .thread_facts import Facts
+from .thread_facts import Facts, process_lives
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Deque, List, Optional
+    from typing import Any, Deque, Dict, List, Optional
 
+    from .asyncio_hooks import LoopState
     from .stacks import Stack
 
 
@@ -30,6 +30,7 @@ _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
 _SHORTEST_PERIOD_NS = 1_000_000  # a threshold of microseconds must not make the watchdog spin
 _MAX_SPANS = 64
+_MAX_ENDED = 4096
 _DETAILS_A_SECOND = 50
 
 
@@ -92,7 +93,9 @@ class Watchdog:
         self._work = allocate_lock()  # held while at work, so that shutdown does not cut a record in two
         self._second = 0
         self._details = 0
-        self.ended: Deque[Ended] = deque(maxlen=4096)
+        self.ended: Deque[Ended] = deque()
+        self._dropped = 0  # records that found the ring full
+        self._turned_away: Dict[int, int] = {}  # by loop slot: what one thread alone writes needs no lock
 
     def wake(self) -> None:
         """Start the thread unless it runs."""
@@ -104,9 +107,16 @@ class Watchdog:
                 self._thread_runs = False
                 raise
 
+    def leave(self, ended: Ended) -> None:
+        """Called by a loop's thread: a stall to be written; bounded, and never waits."""
+        if len(self.ended) < _MAX_ENDED:
+            self.ended.append(ended)
+        else:
+            self._turned_away[ended.state.cell] = self._turned_away.get(ended.state.cell, 0) + 1
+
     def finish(self) -> None:
         """Write what is left; called as the process ends or the agent leaves."""
-        if self._work.acquire(timeout=0.5):
+        if self._work.acquire(timeout=2.0):
             try:
                 self._write_ended()
             finally:
@@ -129,13 +139,16 @@ class Watchdog:
             now = monotonic_ns()
             with self._work:
                 self._watch(now, now - planned)
+            if self._memory.cells[layout.H_STOP]:
+                agent.stop()
+                return
             if now - checked > _OWNER_CHECK_NS:
                 checked = now
                 if self._orphaned(now):
                     agent.stop("the collector went away")
             if agent.open_loops:
                 idle_since = now
-            elif now - idle_since > _LINGER_NS:
+            elif now - idle_since > _LINGER_NS and not agent.attached:
                 self._thread_runs = False
                 if not agent.open_loops:  # a loop may have opened since: then go on
                     return
@@ -145,23 +158,32 @@ class Watchdog:
         for state in list(self._agent.open_loops):
             self._memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
             started = state.started
+            if self.ended:
+                self._explain_unseen(state, now, max(late_ns, 0))
             if started and now - started >= self._quarter_ns:
                 self._overdue(state, started, now, max(late_ns, 0))
-                continue
-            if state.trail is not None:  # set a moment too late, when the iteration had just ended
-                state.trail = state.progress = None
-            if state.published:
-                state.published = False
-                self._memory.put_progress(state.loop_at, "")
+            else:
+                self._healthy(state)
+            state.seen, state.cpu_ns = now, state.files.cpu_ns()
         if self.ended:
             self._write_ended()
+
+    def _healthy(self, state: LoopState) -> None:
+        if state.trail is not None:  # set a moment too late, when the iteration had just ended
+            state.trail = state.progress = None
+        if state.published:
+            state.published = False
+            self._memory.put_progress(state.loop_at, "")
 
     def _overdue(self, state: Any, started: int, now: int, late_ns: int) -> None:
         progress = state.progress
         if progress is None or progress.started != started:
-            if not state.running():  # it stopped without telling: no iteration at all
-                state.started = 0
+            if not state.running():  # its run has just ended, or it stopped without telling
+                state.stopped = state.stopped or now
+                if now - state.stopped > _LINGER_NS:
+                    state.started = 0
                 return
+            state.stopped = 0
             progress = Progress(started)
             state.trail, state.progress = {}, progress
         if now < progress.due_ns:
@@ -175,16 +197,18 @@ class Watchdog:
     def _sample(self, state: Any, progress: Progress, stack: Stack, now: int, late_ns: int) -> None:
         if state.started != progress.started:
             return
-        facts = state.files.facts(progress.last_facts, monotonic_ns)
+        facts = state.files.facts()
         after = monotonic_ns()
-        if state.started != progress.started:  # it ended while we looked: the stack is its own, the facts are not
+        if state.started != progress.started:  # it ended while we looked: the stack and the CPU time are its own
             if progress.spans:
                 return
-            facts = Facts()
+            facts = Facts(cpu_ns=facts.cpu_ns)
         spans = progress.spans
         span = Span(spans[-1].to_ns if spans else progress.started, now, stack, facts, progress.last_facts)
         span.late_ns = late_ns
-        if spans and (_alike(spans[-1], span) or len(spans) >= _MAX_SPANS):
+        if not spans:
+            span.cpu_ns = _cpu_since(state, span.from_ns, now, facts.cpu_ns)
+        if len(spans) > 1 and (_alike(spans[-1], span) or len(spans) >= _MAX_SPANS):
             spans[-1].absorb(span)
         else:
             spans.append(span)
@@ -195,13 +219,25 @@ class Watchdog:
             progress.handler = handler_code(stack)
             progress.task = report.task_name(state)
 
+    def _explain_unseen(self, state: LoopState, now: int, late_ns: int) -> None:
+        """Stalls that nobody sampled since the last look: was the thread running at all?"""
+        for ended in list(self.ended):
+            if ended.state is state and ended.progress is None:
+                ended.progress = progress = Progress(ended.started)
+                progress.spans.append(Span(ended.started, ended.ended, (), Facts(), None))
+                progress.spans[0].late_ns = late_ns
+                # Nobody saw it because the thread ran on and kept the GIL: what it ran since is no part of it.
+                cpu_ns = _difference(state.files.cpu_ns(), now - ended.ended)
+                progress.spans[0].cpu_ns = _cpu_since(state, ended.started, ended.ended, cpu_ns)
+
     def _write_ended(self) -> None:
         while self.ended:
             ended = self.ended.popleft()
             if not self._within_rate(ended.ended):
                 self._memory.cells[layout.H_SUPPRESSED] += 1
             elif not self._memory.put_record(report.of_stall(self._agent, ended)):
-                self._memory.cells[layout.H_DROPPED] += 1
+                self._dropped += 1
+            self._memory.cells[layout.H_DROPPED] = self._dropped + sum(list(self._turned_away.values()))
 
     def _within_rate(self, now: int) -> bool:
         second = now // 1_000_000_000
@@ -215,11 +251,25 @@ class Watchdog:
         silence = now - self._memory.cells[layout.H_HEARTBEAT]
         if silence < _SILENCE_NS:
             return False
-        return silence > 20 * _SILENCE_NS or not os.path.exists(f"/proc/{self._agent.owner_pid}")
+        return silence > 20 * _SILENCE_NS or not process_lives(self._agent.owner_pid)
 
 
 def _alike(one: Span, other: Span) -> bool:
-    return one.stack == other.stack and one.facts.call == other.facts.call and one.cpu_ns is not None
+    return one.stack == other.stack and one.facts.call == other.facts.call
+
+
+def _cpu_since(state: LoopState, begun: int, ended: int, cpu_ns: Optional[int]) -> Optional[int]:
+    """CPU time in [begun, ended), of a thread that was last looked at about when it began.
+
+    What it ran between that look and the beginning is not known: the middle of what is possible,
+    or None where that could be far from the truth.
+    """
+    spent = _difference(cpu_ns, state.cpu_ns)
+    if spent is None:
+        return None
+    least = max(spent - max(begun - state.seen, 0), 0)
+    most = min(max(spent + max(state.seen - begun, 0), 0), ended - begun)
+    return (least + most) // 2 if 4 * (most - least) <= ended - begun else None
 
 
 def _difference(now: Optional[int], before: Optional[int]) -> Optional[int]:

@@ -71,8 +71,9 @@ class Span:
     """A stretch of a stall between two samples, described by the sample at its end.
 
     Neighbours that look alike are merged (``samples`` counts them). The counters are what the
-    loop's thread spent inside the stretch; they are ``None`` in the first span of a stall,
-    which reaches back to the start of the iteration, before sampling began.
+    loop's thread spent inside the stretch. The first span of a stall reaches back to the start of
+    the iteration, before sampling began: its counters are ``None``, but for ``cpu_ns`` where the
+    thread was looked at shortly before. An empty stack: the stall ended before anybody sampled it.
     """
 
     from_ns: int
