@@ -1,0 +1,85 @@
+"""Which foreign format a file has, by its content, and the one way to read it: `ingest`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stallscope.errors import UnreadableInput
+from stallscope.ingest import (
+    asyncio_log,
+    bpftrace,
+    chrome,
+    funclatency,
+    hlog,
+    node_histogram,
+    perf_script,
+    perf_summary,
+    perf_trace,
+    refusals,
+    seastar,
+    slower,
+    strace,
+)
+from stallscope.ingest.source import Progress, Source
+from stallscope.recording.nouns import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A foreign format: how to know it by the first 64 KiB of text, and how to read it (or to say why not)."""
+
+    description: str
+    recognises: Callable[[str], bool]
+    read: Callable[[Source, int], Recording]
+
+
+FORMATS: dict[str, Format] = {
+    "perf-data": Format("perf's binary file (refused)", refusals.is_perf_data, refusals.refuse_perf_data),
+    "hlog": Format("HdrHistogram log, jHiccup", hlog.recognises, hlog.read),
+    "bpftrace-json": Format("bpftrace -f json, hist() and lhist()", bpftrace.recognises_json, bpftrace.read_json),
+    "node-histogram": Format("Node's perf_hooks histogram as JSON", node_histogram.recognises, node_histogram.read),
+    "chrome": Format("Chrome trace event JSON, viztracer, Perfetto", chrome.recognises, chrome.read),
+    "funclatency": Format("bcc funclatency", funclatency.recognises, funclatency.read),
+    "bpftrace": Format("bpftrace hist() and lhist()", bpftrace.recognises, bpftrace.read),
+    "slower": Format("bcc fileslower, ext4slower …", slower.recognises, slower.read),
+    "syscount": Format("bcc syscount (refused)", refusals.is_syscount, refusals.refuse_syscount),
+    "offcputime": Format("bcc offcputime (refused)", refusals.is_offcputime, refusals.refuse_offcputime),
+    "strace-c": Format("strace -c (refused)", refusals.is_strace_summary, refusals.refuse_strace_summary),
+    "perf-trace-summary": Format("perf trace -s", perf_summary.recognises, perf_summary.read),
+    "perf-script": Format("perf script, raw_syscalls or syscalls", perf_script.recognises, perf_script.read),
+    "perf-trace": Format("perf trace text", perf_trace.recognises, perf_trace.read),
+    "seastar": Format("Seastar's reactor stalls in a log", seastar.recognises, seastar.read),
+    "asyncio-log": Format("asyncio's slow-handler lines in a log", asyncio_log.recognises, asyncio_log.read),
+    "strace": Format("strace text", strace.recognises, strace.read),
+}
+"""By name, in the order in which they are tried: what is unmistakable first."""
+
+
+def ingest(
+    path: Path, *, format: str | None = None, threshold_ns: int = 10_000_000, progress: Progress | None = None
+) -> Recording:
+    """The recording that a foreign trace holds; `Path("-")` is standard input, `.gz`, `.xz` and `.zst` are unpacked.
+
+    `format` is a name of FORMATS, and overrides the content.  `progress` is called with the bytes of the file read so
+    far and its size.  Raises UnreadableInput for content that is unknown, cannot be opened, or supports no verdict.
+    """
+    if format is not None and format not in FORMATS:
+        raise UnreadableInput(f"there is no format {format!r}: choose one of {', '.join(FORMATS)}.")
+    source = Source(path, progress)
+    return FORMATS[format or recognise(source)].read(source, threshold_ns)
+
+
+def recognise(source: Source) -> str:
+    """The name of a source's format.  Raises UnreadableInput when it has none that is known."""
+    if not source.head:
+        raise UnreadableInput(f"{source.name} is empty: nothing was recorded, or the recorder was killed first.")
+    head = source.head.decode("utf-8", "replace")
+    for name, form in FORMATS.items():
+        if form.recognises(head):
+            return name
+    raise UnreadableInput(
+        f"{source.name} is in no format that stallscope knows: if it is one of {', '.join(FORMATS)}, "
+        "say so with --format."
+    )
