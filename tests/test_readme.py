@@ -82,6 +82,14 @@ def test_the_closing_line_shown_is_what_run_prints(recorded: Path) -> None:
     assert _skeleton(finished.stdout) == _skeleton(shown)[:-1]
 
 
+def test_the_foreign_trace_shown_reads_to_the_letter() -> None:
+    command, shown = _blocks("console")[2][2:].split("\n", 1)
+    finished = subprocess.run(
+        command, shell=True, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
+    )
+    assert finished.stdout == shown
+
+
 def test_a_recording_answers_the_sql_shown(recorded: Path) -> None:
     import sqlite3
 
