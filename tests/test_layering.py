@@ -1,4 +1,4 @@
-"""Dependencies point one way (DESIGN.md, "Data flow"); the agent imports nothing of ours and only the standard library."""
+"""Dependencies point one way (DESIGN.md, "Data flow"); the agent imports the standard library only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ ALLOWED = {
     "agent": set(),
     "recording": set(),
     "collect": {"agent", "recording"},
+    "attach": {"agent", "collect", "recording"},
     "ingest": {"recording"},
     "analysis": {"recording"},
     "report": {"analysis", "recording"},
-    "cli": {"analysis", "collect", "ingest", "recording", "report"},
+    "cli": {"analysis", "attach", "collect", "ingest", "recording", "report"},
 }
 
 

@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 OWN_ROW = 0.005  # of all stall time: culprits below it are folded into "others"
 FEW_SAMPLES = 3
 PILE_UP_CALLS = 10
-_NOBODYS: frozenset[Cause] = frozenset({"descheduled", "suspended", "unexplained"})
+NOBODYS: frozenset[Cause] = frozenset({"descheduled", "suspended", "unexplained"})
 _UNSURE: frozenset[Cause] = frozenset({"python-cpu", "native-cpu", "import", "unexplained"})
 _ONE_LINE: frozenset[Cause] = frozenset({"blocking-syscall", "lock-wait"})
 
@@ -108,8 +108,10 @@ def rank(blames: Sequence[Blame], total_ns: int) -> tuple[list[Culprit], Others 
     """The blamed sites as culprits, those under `OWN_ROW` of `total_ns` folded together; the heaviest has a row."""
     own = [one for one in blames if one.ns >= OWN_ROW * total_ns] or blames[:1]
     rest_ns = sum(one.ns for one in blames[len(own) :])
-    others = Others(len(blames) - len(own), rest_ns, rest_ns / total_ns) if rest_ns else None
-    return [_culprit(number, one, total_ns) for number, one in enumerate(own, 1)], others
+    ranked = [_culprit(number, one, total_ns) for number, one in enumerate(blames, 1)]
+    small = tuple(ranked[len(own) :])
+    others = Others(len(small), rest_ns, rest_ns / total_ns, small) if rest_ns else None
+    return ranked[: len(own)], others
 
 
 def handler_of(stall: Stall, stack: Stack = ()) -> Handler | None:
@@ -121,7 +123,7 @@ def handler_of(stall: Stall, stack: Stack = ()) -> Handler | None:
 
 
 def _site(stall: Stall, part: Slice) -> Site:
-    if part.cause in _NOBODYS:
+    if part.cause in NOBODYS:
         return Site("site", part.cause)
     where = location(part.stack)
     handler = handler_of(stall, part.stack)
@@ -154,7 +156,7 @@ def _culprit(number: int, one: Blame, total_ns: int) -> Culprit:
     line = site.line or _heaviest(one.lines) or 0
     handlers = sorted(one.handlers.values(), key=lambda time: (-time.total_ns, time.handler.name))
     resources = sorted(one.resources.items(), key=lambda item: (-item[1], item[0].name))
-    nobodys = site.cause in _NOBODYS or site.kind != "site"
+    nobodys = site.cause in NOBODYS or site.kind != "site"
     return Culprit(
         rank=number,
         kind=site.kind,
@@ -172,6 +174,7 @@ def _culprit(number: int, one: Blame, total_ns: int) -> Culprit:
         stack=() if nobodys else one.stacks.get(line, (0, ()))[1],
         handlers=tuple(handlers),
         low_confidence=not one.exact and one.samples < FEW_SAMPLES,
+        ledger=dict(one.causes.most_common()),
     )
 
 

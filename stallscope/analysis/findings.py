@@ -6,11 +6,12 @@ Times are integers of nanoseconds, shares run from 0 to 1, ``None`` means that t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from stallscope.analysis.arrival import Arrival
 from stallscope.analysis.ledger import Cause
+from stallscope.analysis.lengths import Lengths
 from stallscope.analysis.modes import Modality
 from stallscope.recording.nouns import Handler, HandlerTime, Loop, Missing, Recording, Stack, Stall
 
@@ -63,6 +64,8 @@ class LoopFindings:
     """Busy time as a share of wall time; None where that is unknown."""
     percentiles: Percentiles | None
     """None without iterations."""
+    held: Lengths
+    """How long its iterations were, as exactly as is known."""
     log2: tuple[Log2Row, ...]
     """From zero to the longest, empty rows included."""
     modality: Modality
@@ -106,6 +109,72 @@ class Advice:
 
     summary: str
     code: str
+    remedy: str = ""
+    """The name of the catalogue's entry."""
+    source: str = ""
+    """Where its claim is made or can be checked."""
+    also: tuple[Advice, ...] = ()
+    """What helps besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A thread pool for a culprit's calls, in one process, at the rate at which they were seen to stall."""
+
+    wait_ns: int
+    """Mean time that a call waits, and so holds a thread."""
+    compute_ns: int
+    """Mean CPU time of the same function beside it."""
+    rate_per_s: float
+    most_threads: float | None
+    """1 + wait / compute: more would contend for the GIL; None where no compute time was seen."""
+    threads: int
+    """The fewest with which at most a call in twenty waits for one."""
+    utilization: float
+    p_queued: float
+    """With so many threads the chance that a call waits for one (Erlang C)."""
+    mean_queue_ns: int
+    """Mean wait for a thread."""
+    default_utilization: float
+    """Of the default executor at its smallest, five threads; above 1: its queue would grow without end."""
+    default_p_queued: float
+    new_queue: bool
+    """The default executor would be the new queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDelay:
+    """What a handler did to the others, and they to it; None where it cannot be known."""
+
+    handler: Handler
+    calls: int | None
+    """In the whole recording; an estimate where short calls were sampled."""
+    own_ns: int
+    """The stall time that it took itself."""
+    inflicted_ns: int | None
+    """Estimated delay of the other handlers' calls behind it, all together."""
+    suffered_ns: int | None
+    """Estimated delay of its own calls behind others, all together."""
+    caught_calls: int
+    """Calls of it that were seen in an iteration that another handler stalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """What the times of stalls say: `cadence` (at equal distances) or `coincidence` (in several processes at once)."""
+
+    kind: Literal["cadence", "coincidence"]
+    sentence: str
+    stalls: int
+    """That fit it."""
+    of: int
+    p: float
+    """A bound of the chance that stalls at random do so."""
+    period_ns: int | None = None
+    culprit: int | None = None
+    """Rank, where it is one culprit's cadence."""
+    pids: tuple[int, ...] = ()
+    """Of a coincidence: the processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +218,12 @@ class Culprit:
     """Fewer than three samples, and nothing measured exactly."""
     loop_id: int | None = None
     """Of a saturation: the loop."""
+    ledger: Mapping[Cause, int] = field(default_factory=dict)
+    """Its ns by cause: one cause, but for a pile-up."""
     advice: Advice | None = None
     what_if: WhatIf | None = None
+    pool: Pool | None = None
+    """Where its calls should go to threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +233,67 @@ class Others:
     culprits: int
     ns: int
     share: float
+    members: tuple[Culprit, ...] = ()
+    """Themselves, without advice: a comparison must not call one gone that has only shrunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class CauseTime:
+    """What one cause took of all recorded stalls together."""
+
+    cause: Cause
+    ns: int
+    share: float
+    stalls: int
+    """The stalls in which it took any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All loops of a recording taken as one: their iterations and their wall time together."""
+
+    loops: int
+    wall_ns: int
+    iterations: int
+    stall_count: int
+    stall_ns: int
+    percentiles: Percentiles | None
+    log2: tuple[Log2Row, ...]
+    modality: Modality
+    arrival: Arrival | None
+
+    @property
+    def stall_wall_share(self) -> float | None:
+        """Stall time as a share of wall time; None where that is unknown."""
+        return min(1.0, self.stall_ns / self.wall_ns) if self.wall_ns else None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a what-if takes away: culprits by rank, and causes."""
+
+    culprits: tuple[int, ...] = ()
+    causes: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The recorded iterations replayed without some of their time."""
+
+    removal: Removal
+    removed_ns: int
+    loops: tuple[LoopFindings, ...]
+    """In the order of the findings' own; their wall time is as recorded, as if requests came no faster."""
+    totals: Totals
+    share_if_clients_wait: float | None
+    """Stall time as a share of wall time if the time that is gained is filled with more of the same requests, as
+    clients do that wait for an answer before they ask again.  The truth lies between this and `totals`."""
+
+    @property
+    def stall_wall_share(self) -> float | None:
+        """The middle of the two: what a comparison scores."""
+        low, high = self.totals.stall_wall_share, self.share_if_clients_wait
+        return None if low is None or high is None else (low + high) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +322,14 @@ class Findings:
     others: Others | None
     stalls: tuple[StallFindings, ...]
     """Longest first."""
+    totals: Totals
+    causes: tuple[CauseTime, ...] = ()
+    """The ledger of the whole recording, heaviest first: its ns sum to the time of all recorded stalls."""
+    delays: tuple[HandlerDelay, ...] = ()
+    """Who delayed whom: the handler that inflicted most first."""
+    patterns: tuple[Pattern, ...] = ()
+    prediction: Prediction | None = None
+    """What was asked of `examine` as a what-if."""
 
     @property
     def wall_ns(self) -> int:

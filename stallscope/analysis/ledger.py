@@ -265,12 +265,12 @@ def _blocked(ns: int, span: Span, before: Span | None, gil_sites: frozenset[obje
         return Slice(ns, "gil-wait", None, span.stack, span.samples)
     if span.call is not None:
         return Slice(ns, wait_cause(span.call), span.call, span.stack, span.samples)
-    cause: Cause = "gil-wait" if _site(span) in gil_sites else "unexplained"
-    # The kernel counts a wait for a CPU when it is over only.  A thread that nobody met on its way through the stall,
-    # because the sampler could not run either, was kept from running with it.
-    if span.state == "R" or (not span.stack and 2 * span.late_ns >= span.to_ns - span.from_ns):
-        cause = "descheduled"
-    return Slice(ns, cause, None, span.stack, span.samples)
+    if _site(span) in gil_sites and (span.switches or span.state != "R"):
+        return Slice(ns, "gil-wait", None, span.stack, span.samples)
+    # The kernel counts a wait for a CPU only when it is over.  And where nobody met the thread before the stall's end
+    # because the sampler could not run either, both were kept from running.
+    held = span.state == "R" or (not span.state and 2 * span.late_ns >= span.to_ns - span.from_ns)
+    return Slice(ns, "descheduled" if held else "unexplained", None, span.stack, span.samples)
 
 
 def _has_left(span: Span, waits_for_gil: bool, before: Span, gil_sites: frozenset[object]) -> bool:
@@ -312,6 +312,8 @@ def _without_counters(span: Span) -> tuple[Cause, Call | None]:
         return wait_cause(span.call), span.call
     if span.call is not None and _in_lock(span.stack):
         return "lock-wait", span.call
+    if span.late_ns > max(TWO_SWITCHES_NS, span.to_ns - span.from_ns):
+        return "unexplained", None  # the sampler was held up by something else, and met the thread at its end only
     if span.call is not None or span.state in ("R", ""):
         return _cpu_cause(span), None
     return ("blocking-syscall" if span.state == "D" else "unexplained"), None

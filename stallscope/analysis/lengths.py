@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from hdrh.histogram import HdrHistogram
@@ -71,11 +71,58 @@ def _fine(counts: Counts, stalls: Iterable[Stall]) -> Bins:
     """Our own buckets, none left out between the first and the last; what is in progress is counted."""
     filled = Counter({bucket: count for bucket, count in counts.items() if count > 0})
     filled.update(bucket_of(stall.duration_ns) for stall in stalls if not stall.finished)
+    return _bins(filled)
+
+
+def _bins(filled: Mapping[int, int]) -> Bins:
     if not filled:
         return Bins((), ())
     span = range(min(filled), max(filled) + 1)
     edges = (*(float(bounds_ns(bucket)[0]) for bucket in span), float(bounds_ns(span[-1])[1]))
-    return Bins(edges, tuple(filled[bucket] for bucket in span), per_octave=SUB_BUCKETS)
+    return Bins(edges, tuple(filled.get(bucket, 0) for bucket in span), per_octave=SUB_BUCKETS)
+
+
+def changed(held: Lengths, changes: Iterable[tuple[int, int]]) -> Lengths:
+    """The same iterations, those of `changes` (pairs of old and new ns) being shorter or longer."""
+    pairs = list(changes)
+    known: Counter[int] = Counter()
+    for ns, count in held.known:
+        known[ns] += count
+    known.update(new for _, new in pairs)
+    known.subtract(old for old, _ in pairs)
+    left = tuple(sorted((ns, count) for ns, count in known.items() if count > 0))
+    if held.bins.per_octave == SUB_BUCKETS:
+        filled = _filled(held.bins)
+        filled.update(bucket_of(new) for _, new in pairs)
+        filled.subtract(bucket_of(old) for old, _ in pairs)
+        return Lengths(_bins(+filled), left)
+    counts = list(held.bins.counts)
+    for old, new in pairs:
+        counts[_bin(held.bins, old)] -= 1
+        counts[_bin(held.bins, new)] += 1
+    return Lengths(replace(held.bins, counts=tuple(max(0, count) for count in counts)), left)
+
+
+def merged(several: Sequence[Lengths]) -> Lengths | None:
+    """The iterations of several loops as one; None where one of them has coarse buckets of its own."""
+    if any(held.bins.counts and held.bins.per_octave != SUB_BUCKETS for held in several):
+        return None
+    filled: Counter[int] = Counter()
+    known: Counter[int] = Counter()
+    for held in several:
+        filled.update(_filled(held.bins))
+        for ns, count in held.known:
+            known[ns] += count
+    return Lengths(_bins(filled), tuple(sorted(known.items())))
+
+
+def _filled(bins: Bins) -> Counter[int]:
+    """The counts of our own buckets by their number."""
+    return Counter({bucket_of(int(lo)): n for lo, n in zip(bins.edges_ns, bins.counts, strict=False) if n})
+
+
+def _bin(bins: Bins, ns: int) -> int:
+    return min(len(bins.counts) - 1, max(0, bisect_right(bins.edges_ns, ns) - 1))
 
 
 def _coarse(held: CoarseHistogram) -> Bins:

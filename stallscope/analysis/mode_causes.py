@@ -6,29 +6,24 @@ from collections.abc import Sequence
 
 from stallscope.analysis.culprits import Blame
 from stallscope.analysis.findings import LoopFindings, ModeCause
-from stallscope.analysis.lengths import Lengths
 from stallscope.analysis.modes import Mode
 from stallscope.recording.nouns import Stall
 
 
-def mode_causes(
-    loop: LoopFindings, held: Lengths, stalls: Sequence[Stall], blames: Sequence[Blame]
-) -> tuple[ModeCause, ...]:
+def mode_causes(loop: LoopFindings, stalls: Sequence[Stall], blames: Sequence[Blame]) -> tuple[ModeCause, ...]:
     """For each stall mode of a loop its part of the busy time, and the culprit that took most of it.
 
     `blames` are the culprits in order of rank, keyed by the index of a stall in `stalls`.
     """
     return tuple(
-        _cause(number, mode, loop, held, stalls, blames)
+        _cause(number, mode, loop, stalls, blames)
         for number, mode in enumerate(loop.modality.modes, 1)
         if mode.stall_mode
     )
 
 
-def _cause(
-    number: int, mode: Mode, loop: LoopFindings, held: Lengths, stalls: Sequence[Stall], blames: Sequence[Blame]
-) -> ModeCause:
-    in_mode_ns = sum(ns * count for ns, count in held.known if mode.lo_ns <= ns < mode.hi_ns)
+def _cause(number: int, mode: Mode, loop: LoopFindings, stalls: Sequence[Stall], blames: Sequence[Blame]) -> ModeCause:
+    in_mode_ns = sum(ns * count for ns, count in loop.held.known if mode.lo_ns <= ns < mode.hi_ns)
     own = {
         index: stall.duration_ns
         for index, stall in enumerate(stalls)

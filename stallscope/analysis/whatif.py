@@ -1,11 +1,25 @@
-"""What-if: the recorded stalls replayed without a culprit's time."""
+"""What-if: the recorded iterations replayed without a culprit's time, or without a cause's.
+
+Every iteration stays, shorter by what is taken away, and wall time stays as it was: as if requests came no faster.
+Clients that wait for one answer before they ask again do come faster then, and meet more of what is left: if all the
+time that is gained is filled with more of the same, wall time is shorter by it for the same work.  The truth lies
+between the two, so both are told.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from stallscope.analysis.findings import WhatIf
-from stallscope.analysis.lengths import Lengths, percentile_histogram
+from stallscope.analysis.culprits import Blame
+from stallscope.analysis.findings import LoopFindings, Prediction, Removal, WhatIf
+from stallscope.analysis.ledger import Cause, Slice
+from stallscope.analysis.lengths import Lengths, changed, percentile_histogram
+from stallscope.analysis.loops import examine_loop
+from stallscope.analysis.totals import together
+from stallscope.errors import UnreadableInput
+from stallscope.recording.nouns import Stall
 
 
 class Replay:
@@ -34,3 +48,62 @@ class Replay:
         for old, new in changes:
             self._histogram.record_value(max(1, old), -1)
             self._histogram.record_value(max(1, new), 1)
+
+
+def removed(removal: Removal, blames: Sequence[Blame], ranked: int, divided: Sequence[Sequence[Slice]]) -> Counter[int]:
+    """The ns that a removal takes from each stall, by the stall's index; the first `ranked` blames are the culprits.
+
+    Raises UnreadableInput where it names a culprit or a cause that the recording has not.
+    """
+    _require(removal, ranked, {part.cause for parts in divided for part in parts})
+    gone: Counter[int] = Counter()
+    for number, one in enumerate(blames, 1):
+        if number in removal.culprits or (one.site.cause in removal.causes and one.site.kind == "site"):
+            gone.update(one.by_stall)
+        elif one.site.kind == "pile-up":  # all parts of its stalls are its own
+            for index in one.by_stall:
+                gone[index] += sum(part.ns for part in divided[index] if part.cause in removal.causes)
+    return +gone
+
+
+def predict(
+    removal: Removal,
+    loops: Sequence[LoopFindings],
+    stalls: Sequence[Stall],
+    removed_ns: Mapping[int, int],
+    threshold_ns: int,
+) -> Prediction:
+    """The loops as they would have been, had `removed_ns` of the stalls not passed."""
+    changes: dict[int, list[tuple[int, int]]] = {one.loop.id: [] for one in loops}
+    for index, ns in removed_ns.items():
+        stall = stalls[index]
+        changes[stall.loop_id].append((stall.duration_ns, max(1, stall.duration_ns - ns)))
+    replayed = tuple(_replayed(one, changes[one.loop.id], threshold_ns) for one in loops)
+    totals = together(replayed, threshold_ns)
+    gone_ns = sum(removed_ns.values())
+    busier_ns = totals.wall_ns - gone_ns
+    return Prediction(
+        removal=removal,
+        removed_ns=gone_ns,
+        loops=replayed,
+        totals=totals,
+        share_if_clients_wait=min(1.0, totals.stall_ns / busier_ns) if totals.wall_ns and busier_ns > 0 else None,
+    )
+
+
+def _replayed(one: LoopFindings, changes: Sequence[tuple[int, int]], threshold_ns: int) -> LoopFindings:
+    """A loop with some iterations shorter, over the same wall time."""
+    loop = replace(one.loop, last_ns=one.loop.opened_ns + one.wall_ns)
+    return examine_loop(loop, changed(one.held, changes), (), threshold_ns)
+
+
+def _require(removal: Removal, ranked: int, present: set[Cause]) -> None:
+    """Raises UnreadableInput where a removal names what is not there."""
+    for number in removal.culprits:
+        if not 1 <= number <= ranked:
+            have = f"its stalls have culprits 1 to {ranked}" if ranked else "nothing stalled in it"
+            raise UnreadableInput(f"the recording has no culprit {number} to take away: {have}; see stallscope analyze")
+    for cause in removal.causes:
+        if cause not in present:
+            told = ", ".join(sorted(present)) or "none, for nothing stalled"
+            raise UnreadableInput(f"no stall of the recording has the cause {cause}: it has {told}")

@@ -13,7 +13,7 @@ from stallscope.errors import StallscopeError
 
 # Each is a function of that name in the file of that name, which imports what it needs when it is called:
 # `stallscope --help` must not wait for libraries that it does not use.
-COMMANDS = ("run", "analyze")
+COMMANDS = ("run", "attach", "analyze", "compare")
 
 
 def main() -> None:

@@ -9,7 +9,9 @@ import typer
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording (.stall).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A recording (.stall), a foreign trace, or - for stdin.")
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON (schema 1).")] = False,
     all_stalls: Annotated[
         bool, typer.Option("--all-stalls", help="List every stall, longest first (JSON: not the longest 100 alone).")
@@ -18,30 +20,38 @@ def analyze(
         str | None,
         typer.Option(metavar="TIME", help="Judge stalls by this threshold (10ms, 1.5s), not by the recording's own."),
     ] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Read a foreign trace as this format, not as what it looks like.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Add the causes, every remedy, and who delayed whom.")
+    ] = False,
+    what_if: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT", help='Predict what is left without them: "culprit=1,2" or "cause=gc".'),
+    ] = None,
 ) -> None:
     """Say which line of which handler stopped the loop, in which call, on which file or peer."""
     from stallscope.analysis.examine import examine
-    from stallscope.cli.output import emit
+    from stallscope.cli.inputs import read_input
+    from stallscope.cli.output import emit, screen
+    from stallscope.cli.removal import parse_removal
     from stallscope.cli.units import parse_duration_ns
-    from stallscope.recording.reader import read
 
     threshold_ns = None if threshold is None else parse_duration_ns(threshold)
-    findings = examine(read(file), threshold_ns)
+    removal = None if what_if is None else parse_removal(what_if)
+    findings = examine(read_input(file, format=format, threshold_ns=threshold_ns), threshold_ns, removal)
     if json:
         from stallscope.report import json_report
 
         emit(json_report.render(findings, all_stalls=all_stalls))
+        return
+    width, colour = screen()
+    if removal is not None:
+        from stallscope.report import prediction
+
+        emit(prediction.render(findings, width=width, colour=colour))
     else:
         from stallscope.report import terminal
 
-        width, colour = _screen()
-        emit(terminal.render(findings, width=width, colour=colour, all_stalls=all_stalls))
-
-
-def _screen() -> tuple[int, bool]:
-    """The width of the terminal, and whether it shows colour."""
-    import os
-    import shutil
-    import sys
-
-    return shutil.get_terminal_size((80, 24)).columns, sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        emit(terminal.render(findings, width=width, colour=colour, all_stalls=all_stalls, verbose=verbose))

@@ -1,9 +1,29 @@
-"""What commands print on stdout."""
+"""What commands print: reports on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stallscope.collect.collector import Collector
+
+
+def say(sentence: str) -> None:
+    """One sentence to the person at the terminal."""
+    print(f"stallscope: {sentence}", file=sys.stderr, flush=True)
+
+
+def say_recorded(collector: Collector, path: Path, threshold: str) -> None:
+    """The closing line: what was seen, where it is, and what to do next."""
+    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
+    say(
+        f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more{longest}, "
+        f"recorded in {path}{collector.foreign_loops}; next: stallscope analyze {path}"
+    )
 
 
 def emit(text: str) -> None:
@@ -18,3 +38,8 @@ def emit(text: str) -> None:
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         emit(text.encode(encoding, "replace").decode(encoding))
+
+
+def screen() -> tuple[int, bool]:
+    """The width of the terminal, and whether it shows colour."""
+    return shutil.get_terminal_size((80, 24)).columns, sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from stallscope.cli.output import say, say_recorded
 from stallscope.cli.units import parse_duration_ns
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(
         command=" ".join(target.argv),
     )
     if not target.is_python:
-        _say(f"{target.argv[0]} is not a Python program; only its Python children are seen (the rest needs the pulse)")
+        say(f"{target.argv[0]} is not a Python program; only its Python children are seen (the rest needs the pulse)")
     with Collector(writer) as collector:
         settings = environment(collector.socket_path, threshold_ns, follow=follow)
         try:
@@ -99,17 +100,15 @@ def run(
 def _conclude(collector: Collector, target: Program, path: Path, threshold: str, code: int) -> int:
     """The closing line; the exit code to leave with (the program's, unless nothing could be observed)."""
     if collector.stopped:
-        _say(f"{collector.stopped}; the program was not disturbed, and what was recorded before is kept in {path}")
+        say(f"{collector.stopped}; the program was not disturbed, and what was recorded before is kept in {path}")
         return code
     if not collector.iterations and not collector.worst_ns:  # a program may hang in its very first iteration
         path.unlink(missing_ok=True)
         if code:  # the program failed before any loop ran: its own error is all there is to say
             return code
-        _say(_nothing_seen(collector, target))
+        say(_nothing_seen(collector, target))
         return 0 if collector.processes else 3
-    summary = f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more"
-    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
-    _say(f"{summary}{longest}, recorded in {path}{collector.foreign_loops}; next: stallscope analyze {path}")
+    say_recorded(collector, path, threshold)
     return code
 
 
@@ -122,10 +121,6 @@ def _nothing_seen(collector: Collector, target: Program) -> str:
         f"{target.name} ran, but the agent could not come aboard: Python is older than 3.8, or was started with "
         "-I, -E or -S, or with an environment of its own; start it without them"
     )
-
-
-def _say(sentence: str) -> None:
-    print(f"stallscope: {sentence}", file=sys.stderr, flush=True)
 
 
 def _leave(code: int) -> NoReturn:

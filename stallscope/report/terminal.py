@@ -2,62 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from io import StringIO
-from textwrap import wrap
+from collections.abc import Iterable
 
-from rich.console import Console
 from rich.text import Text
 
 from stallscope.analysis.findings import Findings, LoopFindings, StallFindings
 from stallscope.report import culprit_table, histogram
-from stallscope.report.words import count, duration, percent, place, verdict
+from stallscope.report import verbose as details
+from stallscope.report.page import Lines, fitting, print_lines
+from stallscope.report.words import count, duration, percent, place, verdict_of
 
 FULL_LOOPS = 3
-"""Loops with a section of their own; the rest have a line each."""
+"""Loops with a section of their own where there is room (-v); else one, and the rest have a line each."""
 HUNG_SHOWN = 5
-NARROWEST = 60
-
-Lines = Iterator[str | Text]
+PATTERNS_SHOWN = 2
 
 
-def render(findings: Findings, *, width: int = 80, colour: bool = False, all_stalls: bool = False) -> str:
-    """The report as text, `width` columns wide; `colour` adds terminal escapes, `all_stalls` a line for each stall."""
-    out = StringIO()
-    console = Console(
-        file=out,
-        width=max(NARROWEST, width),
-        force_terminal=colour,
-        color_system="standard" if colour else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    for line in _report(findings, console.width, all_stalls):
-        for part in _wrapped(line if isinstance(line, Text) else Text(line), console.width):
-            console.print(part, soft_wrap=True)
-    return out.getvalue()
+def render(
+    findings: Findings, *, width: int = 80, colour: bool = False, all_stalls: bool = False, verbose: bool = False
+) -> str:
+    """The report as text, `width` columns wide; `colour` adds terminal escapes, `all_stalls` a line for each stall,
+    `verbose` the causes, every remedy, and who delayed whom."""
+    columns = fitting(width)
+    return print_lines(_report(findings, columns, all_stalls, verbose), columns, colour)
 
 
-def _wrapped(text: Text, width: int) -> list[Text]:
-    """A line of words as lines of that width, the later ones indented; what is no prose is left as it is."""
-    if text.no_wrap or text.cell_len <= width:
-        text.rstrip()
-        return [text]
-    indent = " " * (len(text.plain) - len(text.plain.lstrip()) + 2)
-    parts = wrap(text.plain, width, subsequent_indent=indent, break_on_hyphens=False)
-    return [Text(part, style=text.style) for part in parts]
-
-
-def _report(findings: Findings, width: int, all_stalls: bool) -> Lines:
+def _report(findings: Findings, width: int, all_stalls: bool, verbose: bool) -> Lines:
     yield from _header(findings)
     yield from _hung(findings)
-    yield from _loops(findings)
+    yield from _loops(findings, FULL_LOOPS if verbose else 1)
     yield from culprit_table.draw(findings, width)
+    yield from _patterns(findings)
+    if verbose:
+        yield from details.draw(findings, width)
     if all_stalls:
         yield from _every_stall(findings, width)
     yield from _footer(findings)
+
+
+def _patterns(findings: Findings) -> Lines:
+    if findings.patterns:
+        yield ""
+    for one in findings.patterns[:PATTERNS_SHOWN]:
+        yield f"{one.kind}: {one.sentence}."
 
 
 def _every_stall(findings: Findings, width: int) -> Lines:
@@ -111,13 +98,14 @@ def _hung_line(findings: Findings, one: StallFindings) -> str:
     return f"hung {duration(one.stall.duration_ns)}{what}{where}, still in progress when recording ended"
 
 
-def _loops(findings: Findings) -> Lines:
+def _loops(findings: Findings, most: int) -> Lines:
+    """A section for each of the worst `most` loops, a line for others."""
     loops = findings.loops
     if not loops:
         yield ""
         yield "No event loop was seen: the program ran none, or it ended before its first iteration."
         return
-    full = [one for one in loops[:FULL_LOOPS] if one is loops[0] or one.stall_count]
+    full = [one for one in loops[:most] if one is loops[0] or one.stall_count]
     for one in full:
         yield ""
         yield from _loop(one, findings.threshold_ns)
@@ -132,7 +120,7 @@ def _loops(findings: Findings) -> Lines:
 
 
 def _loop(one: LoopFindings, threshold_ns: int) -> Lines:
-    yield Text(f"{_name(one)}: {verdict(one)}", style="bold")
+    yield Text(f"{_name(one)}: {verdict_of(one.modality)}", style="bold")
     if one.modality.note:
         yield f"  {one.modality.note}"
     if one.percentiles is None:
@@ -152,7 +140,6 @@ def _loop(one: LoopFindings, threshold_ns: int) -> Lines:
             f"  an arrival  meets a stall with a chance of {percent(felt.p_wait_over_threshold)}, waits "
             f"{duration(felt.mean_wait_ms * 1e6)} on average, p99 {duration(felt.p99_wait_ms * 1e6)}"
         )
-    yield ""
     yield from (Text(line, no_wrap=True) for line in histogram.draw(one))
 
 

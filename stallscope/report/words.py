@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stallscope.analysis.findings import LoopFindings
+from stallscope.analysis.modes import Modality
 
 _UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
 
@@ -57,10 +57,10 @@ def fitted(text: str, room: int) -> str:
     return f"{text[: room - 1 - tail]}…{text[-tail:]}"
 
 
-def verdict(loop: LoopFindings) -> str:
+def verdict_of(found: Modality) -> str:
     """What the shape of the histogram says, in one sentence."""
-    stall_modes = [mode for mode in loop.modality.modes if mode.stall_mode]
-    if loop.modality.shape == "too-few":
+    stall_modes = [mode for mode in found.modes if mode.stall_mode]
+    if found.shape == "too-few":
         return "too few iterations to say"
     if not stall_modes:
         return "unimodal: no stall mode"
@@ -70,7 +70,7 @@ def verdict(loop: LoopFindings) -> str:
     ]
     valley = next(
         duration(valley.threshold_ns)
-        for valley, slower in zip(loop.modality.valleys, loop.modality.modes[1:], strict=True)
+        for valley, slower in zip(found.valleys, found.modes[1:], strict=True)
         if slower.stall_mode
     )
-    return f"{loop.modality.shape}: a stall mode of {', another of '.join(parts)}, above a valley at {valley}"
+    return f"{found.shape}: a stall mode of {', another of '.join(parts)}, above a valley at {valley}"

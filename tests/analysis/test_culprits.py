@@ -212,8 +212,8 @@ def test_the_partial_remedy_is_named() -> None:
 @pytest.mark.parametrize(
     ("call", "frames", "said"),
     [
-        (path("read", "/a"), (), "asyncio.to_thread(handle, ...)"),
-        (path("openat", "/a"), (), "asyncio.to_thread(handle, ...)"),
+        (path("read", "/a"), (), "asyncio.to_thread(blocking_part, ...)"),
+        (path("openat", "/a"), (), "asyncio.to_thread(blocking_part, ...)"),
         (path("fsync", "/a"), (), "threading.Thread"),
         (
             path("write", "/a"),

@@ -73,6 +73,20 @@ CASES = {
     ),
     "one sample, running": (stall((Span(0, 42 * MS, 1, HERE, None, "R"),)), "python-cpu"),
     "one sample, page fault": (stall((Span(0, 42 * MS, 1, HERE, None, "D"),)), "blocking-syscall"),
+    "nobody ran": (stall((Span(0, LENGTH, 1, (), None, "", MS, late_ns=48 * MS),)), "descheduled"),
+    "nobody ran until the sample": (stall((Span(0, 48 * MS, 1, HERE, None, "R", MS, late_ns=45 * MS),)), "descheduled"),
+    "sampler held up before": (stall((Span(0, 48 * MS, 1, HERE, None, "R", late_ns=90 * MS),)), "unexplained"),
+    "fsync, running in the kernel": (
+        stall(
+            (
+                Span(0, 3 * MS, 1, HERE, None, "R"),
+                Span(3 * MS, 9 * MS, 2, HERE, None, "R", 2 * MS, 0, 0),
+                Span(9 * MS, 40 * MS, 9, HERE, path("fsync", "/data/log"), "D", 2 * MS, 0, 1),
+                Span(40 * MS, 48 * MS, 2, HERE, None, "R", 3 * MS, 0, 1),
+            )
+        ),
+        "blocking-syscall",
+    ),
     "no evidence": (stall(), "unexplained"),
 }
 
@@ -97,6 +111,11 @@ def test_a_mixture_is_split_by_its_counters() -> None:
     assert found["python-cpu"] == 13 * MS
     assert found["descheduled"] == MS // 2
     assert found["gil-wait"] == MS // 2
+
+
+def test_a_sampler_that_waits_for_a_cpu_met_no_native_code() -> None:
+    contended = Span(0, LENGTH, 1, HERE, None, "R", 28 * MS, 22 * MS, 0, 27 * MS)
+    assert divided(stall((contended,))) == {"python-cpu": 28 * MS, "descheduled": 22 * MS}
 
 
 def test_the_collector_takes_cpu_time_and_a_timed_call_does_not() -> None:
@@ -137,7 +156,7 @@ def test_the_way_out_of_a_lock_is_the_locks() -> None:
     assert divided(stall((*waiting, woken))) == {"lock-wait": LENGTH}
 
 
-def test_a_thread_that_runs_ran_even_where_its_counters_lag() -> None:
+def test_a_runnable_thread_that_did_not_run_waited_for_a_cpu() -> None:
     lagging = (Span(0, 10 * MS, 1, HERE, None, "R"), Span(10 * MS, LENGTH, 6, HERE, None, "R", 31 * MS, MS, 4))
     found = divided(stall(lagging))
     assert set(found) == {"python-cpu", "descheduled"}

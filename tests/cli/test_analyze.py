@@ -119,3 +119,27 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
     program = f"import sys; import stallscope.cli as cli; cli._app(); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_what_if_predicts_what_is_left(stalled: Path) -> None:
+    done = stallscope("analyze", stalled, "--what-if", "culprit=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "without culprit 1" in done.stdout
+    found = json.loads(stallscope("analyze", stalled, "--what-if", "cause=blocking-syscall", "--json").stdout)
+    assert found["prediction"]["stalls"]["count"] == 0
+    missing = stallscope("analyze", stalled, "--what-if", "culprit=7")
+    assert (missing.returncode, missing.stdout, missing.stderr.count("\n")) == (2, "", 1)
+
+
+def test_verbose_lists_the_causes(stalled: Path) -> None:
+    assert "of all recorded stalls" in stallscope("analyze", stalled, "-v").stdout
+    assert "of all recorded stalls" not in stallscope("analyze", stalled).stdout
+
+
+def test_a_recording_compared_with_itself_is_equal(stalled: Path) -> None:
+    done = stallscope("compare", stalled, stalled)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hold the same" in done.stdout
+    found = json.loads(stallscope("compare", stalled, stalled, "--json", "--what-if", "culprit=1").stdout)
+    assert found["equal"] is True
+    assert found["score"]["right"] is False

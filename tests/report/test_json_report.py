@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stallscope.analysis.examine import examine
+from stallscope.analysis.findings import Removal
 from stallscope.recording.nouns import Fidelity, GcPause, Missing, Recording, Stall
 from stallscope.report.json_report import as_dict, render
 from tests.analysis.recordings import MS, S, blocked, loop, path, recording, stack
@@ -137,3 +138,16 @@ def test_the_longest_hundred_stalls_are_listed_unless_all_are_asked_for() -> Non
 
 def test_the_same_recording_gives_the_same_bytes() -> None:
     assert render(examine(busy_recording())) == render(examine(busy_recording()))
+
+
+def test_more_keys_than_the_contract() -> None:
+    ticks = [blocked(50 * MS, path("read", "/a"), stack(20), k * 5 * S) for k in range(12)]
+    found = as_dict(examine(recording(ticks), what_if=Removal((1,))))
+    assert found["causes"] == [{"cause": "blocking-syscall", "share": 1.0, "stall_ms": 600.0, "stalls": 12}]
+    assert found["culprits"][0]["ledger"] == {"blocking-syscall": 600.0}
+    assert found["culprits"][0]["pool"]["threads"] == 1
+    assert found["culprits"][0]["advice"]["remedy"] == "read"
+    assert found["patterns"][0]["period_ms"] == 5000.0
+    assert [one["own_ms"] for one in found["handlers"]] == [600.0]
+    assert found["prediction"]["stalls"]["count"] == 0
+    assert as_dict(examine(recording(ticks)))["prediction"] is None

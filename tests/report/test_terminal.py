@@ -7,7 +7,18 @@ from dataclasses import replace
 import pytest
 
 from stallscope.analysis.examine import examine
-from stallscope.recording.nouns import Call, Frame, Handler, HandlerTime, Missing, Recording, Resource, Span, Stall
+from stallscope.recording.nouns import (
+    Call,
+    Frame,
+    Handler,
+    HandlerCounts,
+    HandlerTime,
+    Missing,
+    Recording,
+    Resource,
+    Span,
+    Stall,
+)
 from stallscope.report.terminal import render
 from stallscope.report.words import duration, percent, short_path
 from tests.analysis.recordings import FUTEX, LOOP_FRAMES, MS, SERVER, S, blocked, loop, path, recording, stack
@@ -84,7 +95,10 @@ def test_a_recording_without_loops_says_so() -> None:
 
 
 def test_the_heaviest_loops_have_a_section_and_the_rest_a_line() -> None:
-    text = report(RECORDINGS["workers"])
+    short = report(RECORDINGS["workers"])
+    assert short.count("an arrival") == 1
+    assert "and 7 more loops with fewer stalls" in short
+    text = report(RECORDINGS["workers"], verbose=True)
     assert text.count("an arrival") == 3
     assert text.index("loop 14 (") < text.index("loop 13 (") < text.index("loop 11 (asyncio")
     assert "and 5 more loops with fewer stalls" in text
@@ -142,3 +156,25 @@ def test_paths_are_relative_to_the_project() -> None:
     assert short_path("/usr/lib/python3/io.py", "/srv/app") == "python3/io.py"
     assert short_path("/a.py", "/srv/app") == "/a.py"
     assert short_path("pipe:[7]", "/srv/app") == "pipe:[7]"
+
+
+def test_verbose_adds_the_causes_the_remedies_and_who_delayed_whom() -> None:
+    made = recording(READS, handlers=(HandlerCounts(1, Handler("Server.meta", SERVER, 60), {200: 5000}),))
+    text = report(made, verbose=True)
+    assert [line for line in text.splitlines() if len(line) > 80 and "see https://" not in line] == []
+    assert "blocking-syscall     100 %       5 s      100" in text
+    assert "see https://" in text
+    assert "A thread pool for it: 1.67 calls a second of 50 ms each need 2 threads" in " ".join(text.split())
+    assert "Server.meta" in text
+    assert "Server.meta" not in report(made)
+
+
+def test_a_cadence_is_a_sentence_of_the_report() -> None:
+    ticks = tuple(blocked(50 * MS, path("read", "/a"), stack(20), k * 5 * S) for k in range(12))
+    assert "cadence: #1 comes every 5 s (11 of 11 gaps)" in report(recording(ticks))
+    assert "cadence" not in report(RECORDINGS["pile-up"])
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_report_fits_one_screen(name: str) -> None:
+    assert len(report(RECORDINGS[name]).splitlines()) <= 50

@@ -1,0 +1,71 @@
+"""One loop: its percentiles, its modes, its stalls, and what an arrival feels of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from stallscope.agent.layout import SUB_BUCKETS
+from stallscope.analysis.arrival import Arrival, arrival
+from stallscope.analysis.findings import Log2Row, LoopFindings, Percentiles
+from stallscope.analysis.lengths import Lengths, moments, quantiles_ns
+from stallscope.analysis.modes import find_modes
+from stallscope.recording.nouns import Loop, Stall
+
+SATURATED_ZERO_WAITS = 0.99
+SATURATED_UTILIZATION = 0.95
+
+
+def log2_rows(known: Iterable[tuple[int, int]]) -> tuple[Log2Row, ...]:
+    """(ns, number) pairs by powers of two of whole microseconds, from zero to the longest."""
+    counts: Counter[int] = Counter()
+    for ns, count in known:
+        counts[max(0, (ns // 1000).bit_length() - 1)] += count
+    last = max(counts, default=-1)
+    return tuple(Log2Row(2**k if k else 0, 2 ** (k + 1) - 1, counts[k]) for k in range(last + 1))
+
+
+def examine_loop(loop: Loop, held: Lengths, stalls: Iterable[Stall], threshold_ns: int) -> LoopFindings:
+    """One loop whose iterations were as long as `held` says; `stalls` are its own."""
+    last_ns = max([loop.last_ns, *(stall.start_ns + stall.duration_ns for stall in stalls)])
+    wall_ns = max(0, last_ns - loop.opened_ns)
+    stall_count, stall_ns = held.at_least(threshold_ns)
+    utilization = min(1.0, held.total_ns / wall_ns) if wall_ns else None
+    zero_waits = None
+    if loop.zero_waits is not None and held.iterations:
+        zero_waits = min(1.0, loop.zero_waits / held.iterations)
+    return LoopFindings(
+        loop=loop,
+        iterations=held.iterations,
+        wall_ns=wall_ns,
+        busy_ns=held.total_ns,
+        utilization=utilization,
+        percentiles=percentiles(held),
+        held=held,
+        log2=log2_rows(held.known),
+        modality=find_modes(held.bins),
+        stall_count=stall_count,
+        stall_ns=stall_ns,
+        arrival=felt(held, wall_ns, threshold_ns),
+        zero_wait_share=zero_waits,
+        saturated=(zero_waits or 0.0) > SATURATED_ZERO_WAITS and (utilization or 0.0) > SATURATED_UTILIZATION,
+    )
+
+
+def percentiles(held: Lengths) -> Percentiles | None:
+    """None without iterations."""
+    longest = held.longest_ns
+    if longest is None:
+        return None
+    p50, p90, p99, p99_9 = quantiles_ns(held.known)
+    return Percentiles(p50, p90, p99, p99_9, longest)
+
+
+def felt(held: Lengths, wall_ns: int, threshold_ns: int) -> Arrival | None:
+    """What an arrival feels of these iterations; None where wall time is unknown."""
+    if not wall_ns:
+        return None
+    if held.bins.per_octave < SUB_BUCKETS:  # the middle of an octave says too little: let neighbours' counts shape it
+        return arrival(held.bins, wall_ns, threshold_ns)
+    sums, squares = moments(held)
+    return arrival(held.bins, wall_ns, threshold_ns, sums_ns=sums, squares_ns2=squares)
