@@ -26,7 +26,8 @@ class Agent:
     """Observes this process until ``stop``; an error of its own takes it out, never the program.
 
     ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid``, ``follow``; and ``attached``,
-    true in a process that runs already: then the watchdog works at once, until it is asked to leave.
+    true in a process that runs already: then the watchdog works at once, until it is asked to leave, and ``brought``
+    are the library's modules that were imported for our sake.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -35,7 +36,7 @@ class Agent:
         self.quarter_ns = self.threshold_ns // 4
         self.owner_pid: int = config["owner_pid"]
         self.attached: bool = config.get("attached", False)
-        self.brought: List[str] = []  # modules of the library that were imported for our sake
+        self.brought: List[str] = config.get("brought", [])
         self._hooks: Optional[AsyncioHooks] = None
         self._come_aboard()
 

@@ -20,7 +20,7 @@ from stallscope.attach.payload import payload_for
 from stallscope.errors import NotObservable
 from tests.attach.target import KINDS
 from tests.attach.targets import Client, Target, stay
-from tests.interpreters import VERSIONS, find
+from tests.interpreters import VERSIONS, Interpreter, find, name_of
 
 _ALIVE_S = 0.03  # about as long as the injector lives
 
@@ -103,38 +103,42 @@ def _kill_injector(maker: int) -> bool:
     return True
 
 
-def main(seconds: float, share_killed: float) -> int:
-    """Cycle round robin over all targets until the time is over."""
-    rows: list[tuple[Row, Target, Client | None]] = []
-    payloads: dict[str, bytes] = {}
-    for interpreter in filter(None, (find(version) for version in VERSIONS)):
-        for kind in KINDS:
-            target = Target(interpreter.executable, kind)
-            payloads.setdefault(interpreter.executable, payload_for(Facts(target.pid)))
-            rows.append((Row(f"{interpreter} {kind}"), target, None))
-    path = Path(tempfile.mkdtemp(prefix="attach-matrix-")) / "x.stall"
+def visit(executable: str, kind: str, row: Row, seconds: float, share_killed: float, path: Path) -> None:
+    """Cycle over one target until the time is over, or it dies."""
+    target = Target(executable, kind)
+    client = Client(target.port) if target.port else None
+    payload = payload_for(Facts(target.pid))
     limit = time.monotonic() + seconds
-    while time.monotonic() < limit and len(rows):
-        for row, target, _ in rows:
-            if row.ended or time.monotonic() > limit:
-                continue
-            client = Client(target.port) if target.port else None
-            kill = random.random() < share_killed
-            cycle(target, payloads[target.process.args[0]], path, row, kill)  # type: ignore[index]
-            if client is not None:
-                client.end()
-            if target.process.poll() is not None or (client is not None and client.wrong):
-                row.ended = f"DIED ({target.process.poll()}) {client.wrong if client else ''}"
-    for row, target, _ in rows:
-        complaints = target.end()
-        print(row, complaints[-300:].strip())
+    while not row.ended and time.monotonic() < limit:
+        cycle(target, payload, path, row, random.random() < share_killed)
+        if target.process.poll() is not None or (client is not None and client.wrong):
+            row.ended = f"DIED ({target.process.poll()}) {client.wrong if client else ''}"
+    if client is not None:
+        client.end()
+    row.ended += target.end()[-300:].strip()
+
+
+def main(seconds: float, share_killed: float) -> int:
+    """Every version and kind in turn, one target at a time: others would take its processor."""
+    targets = [(found, kind) for found in map(find, VERSIONS) if found is not None for kind in KINDS]
+    with tempfile.TemporaryDirectory(prefix="attach-matrix-") as directory:
+        return 1 if visit_all(targets, seconds, share_killed, Path(directory) / "x.stall") else 0
+
+
+def visit_all(targets: list[tuple[Interpreter, str]], seconds: float, share_killed: float, path: Path) -> int:
+    """Visit each, and print what happened; how many targets died."""
+    total, deaths = Row("all"), 0
+    for found, kind in targets:
+        row = Row(f"{name_of(found.version)} {kind}")
+        visit(found.executable, kind, row, seconds / len(targets), share_killed, path)
+        print(row, flush=True)
         for reason in sorted(set(row.refused)):
             print(f"    {row.refused.count(reason)} x {reason}")
-    pauses = [pause for row, _, _ in rows for pause in row.pauses_ms]
-    total = Row("all", sum(row.cycles for row, _, _ in rows), sum(row.killed for row, _, _ in rows), [], pauses)
-    deaths = sum(bool(row.ended) for row, _, _ in rows)
+        total.cycles, total.killed = total.cycles + row.cycles, total.killed + row.killed
+        total.refused, total.pauses_ms = total.refused + row.refused, total.pauses_ms + row.pauses_ms
+        deaths += bool(row.ended)
     print(f"{total} {deaths} deaths")
-    return 1 if deaths else 0
+    return deaths
 
 
 if __name__ == "__main__":

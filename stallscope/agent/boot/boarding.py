@@ -41,13 +41,15 @@ def _come_aboard(config: Dict[str, Any], codes: Dict[str, Tuple[str, Any]]) -> D
         agent.stop("another stallscope took over")
     _remove()
     before = set(sys.modules)
+    import _socket  # noqa: F401 (here, so that it is among those that came for our sake)
+
     _load(codes)
-    agent = sys.modules[_NAME].start(config)
-    if not agent.alive[0]:
-        _remove()
-        return {"error": "the collector could not be reached from the process"}
-    agent.brought = [name for name in sys.modules if name not in before and not name.startswith(_NAME)]
-    return {"ok": True}
+    brought = [name for name in sys.modules if name not in before and not name.startswith(_NAME)]
+    agent = sys.modules[_NAME].start(dict(config, brought=brought))
+    if agent.alive[0]:
+        return {"ok": True}
+    sys.modules[_NAME + ".leaving"].forget_modules(brought)
+    return {"error": "the collector could not be reached from the process"}
 
 
 def _remove() -> None:

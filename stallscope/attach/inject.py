@@ -1,0 +1,247 @@
+"""Makes the main thread of a running CPython run a piece of source, from a process of its own.
+
+That process has its own session and blocks signals: Ctrl-C and a closing terminal do not reach it
+half way. It may be killed at any moment all the same (``ptrace`` says why).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from stallscope.attach import elf, trampoline
+from stallscope.attach.ptrace import FIELDS, RefusedError, Registers, Thread
+from stallscope.errors import NotObservable
+
+_TRIES = 200
+_PAUSE_S = 0.002  # between two tries
+_RETURN_S = 1.0  # how long the way round is watched for its end
+_RESTARTED = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, <linux/errno.h>
+_RESTART_BLOCK = -516
+_RESTART_SYSCALL = 219
+_FUTEX = 202
+_EINTR = 4
+_SIGN = 1 << 63
+
+# Calls in which C code may hold a lock of its own (the allocator's, the loader's): Python must not run there.
+_NOT_HERE = frozenset({9, 10, 11, 12, 25, 28, _FUTEX, 449})  # mmap mprotect munmap brk mremap madvise futex waitv
+# Calls after which the thread is another one, or none: nothing may be done there.
+_LEAVING = frozenset({15, 56, 57, 58, 59, 60, 231, 322, 435})  # rt_sigreturn clone fork vfork exec exit execveat clone3
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """How it went: ``pause_ns`` from the request to stop until the thread was where it had been."""
+
+    queued: bool
+    pause_ns: int
+    tries: int
+
+
+class Plan:
+    """Everything that is found before the target is stopped. Raises NotObservable when something is missing."""
+
+    def __init__(self, pid: int, source: bytes) -> None:
+        self.pid = pid
+        self.maps = elf.mappings(pid)
+        by_path = elf.modules(self.maps)
+        python = elf.interpreter_of(pid, by_path, "PyRun_SimpleString")
+        if python is None:
+            raise NotObservable(
+                f"process {pid} is no CPython, or a static one without symbols: attach is impossible; "
+                "use stallscope run"
+            )
+        functions = _functions(pid, python, by_path)
+        code = _slack(pid, by_path, self.maps, python, executable=True, size=len(trampoline.CODE))
+        self.record_at = _slack(pid, by_path, self.maps, python, executable=False, size=trampoline.RECORD.size)
+        self.code_at = code
+        self.trampoline = trampoline.Trampoline(code, self.record_at, functions, source)
+        self.loader = [m for m in self.maps if os.path.basename(m.path).startswith(("ld-", "ld."))]
+        start = functions["Py_AddPendingCall"]
+        self.pending = (start, start + max(python.elf.symbols(["Py_AddPendingCall"])["Py_AddPendingCall"][1], 64))
+
+    def ran(self) -> None:
+        """The queued source has run: its page may be used again. Until then a second one would cut into the first."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+            memory.seek(self.record_at)
+            page = trampoline.RECORD.unpack(memory.read(trampoline.RECORD.size))[1]
+            if page:
+                memory.seek(page)
+                memory.write(b"\0")
+
+
+def _functions(pid: int, python: elf.Module, by_path: Mapping[str, list[elf.Mapped]]) -> dict[str, int]:
+    found = dict(python.addresses([*trampoline.FUNCTIONS, "_Py_IsFinalizing"]))
+    found.setdefault("Py_IsFinalizing", found.get("_Py_IsFinalizing", 0))
+    for path, maps in by_path.items():
+        if os.path.basename(path).startswith(("libc.so", "libc-", "ld-musl")):
+            libc = elf.module_of(pid, path, maps)
+            found.update(libc.addresses(["__errno_location"]) if libc else {})
+    missing = [name for name in (*trampoline.FUNCTIONS, "__errno_location") if not found.get(name)]
+    if missing:
+        raise NotObservable(
+            f"process {pid} has no {missing[0]} ({python.path}): attach is impossible; use stallscope run"
+        )
+    return found
+
+
+def _slack(
+    pid: int, by_path: Mapping[str, list[elf.Mapped]], maps: list[elf.Mapped], python: elf.Module, *,
+    executable: bool, size: int,
+) -> int:  # fmt: skip
+    """The interpreter's own slack, or where it has too little, libc's or libm's (not the loader's: its allocator's)."""
+    others = [path for path in by_path if os.path.basename(path).startswith(("libc.so", "libc-", "libm.", "libm-"))]
+    for path in [python.path, *others]:
+        module = python if path == python.path else elf.module_of(pid, path, by_path[path])
+        low, high = module.slack(executable=executable) if module else (0, 0)
+        if high - low >= size and elf.is_mapped(maps, low, high, "rx" if executable else "rw"):
+            return low
+    raise NotObservable(f"process {pid} has no room for {size} bytes of code behind its libraries; use stallscope run")
+
+
+class _Target:
+    """The target's memory, and the tries to turn its main thread aside."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._memory = os.open(f"/proc/{plan.pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        self._queue_only = False
+        self._maps = plan.maps
+
+    def inject(self) -> Injected:
+        """Try until the source runs, or is queued. Raises RefusedError."""
+        for tries in range(1, _TRIES + 1):
+            self._maps = elf.mappings(self._plan.pid)
+            with Thread(self._plan.pid) as thread:
+                thread.stop()
+                queued = self._turn_aside(thread)
+                asked = thread.asked_ns
+            if queued is not None:
+                status, ended = self._outcome()
+                if status in (0, trampoline.DONE, trampoline.QUEUED):
+                    return Injected(queued, max(ended - asked, 0), tries)
+                self._heed(status)
+            time.sleep(_PAUSE_S)
+        raise RefusedError("its main thread was at no point where Python may run")
+
+    def _turn_aside(self, thread: Thread) -> bool | None:
+        """Whether the source will be queued (or run at once); None when this is no place for either."""
+        now = thread.registers()
+        call = now["orig_rax"] if now["orig_rax"] < _SIGN else None
+        in_loader = any(m.low <= now["rip"] < m.high for m in self._plan.loader)
+        queue = self._queue_only or call is None or call in _NOT_HERE or in_loader
+        xstate = thread.xstate_bytes()
+        if call in _LEAVING or (queue and self._in_pending(now)) or not self._has_stack(now, xstate):
+            return None
+        page = self._free_page() if queue else 0
+        turn = self._plan.trampoline.turn(now, _resume(now, call, queue=queue), xstate, queue=queue, page=page)
+        os.pwrite(self._memory, trampoline.CODE, self._plan.code_at)
+        os.pwrite(self._memory, bytes(8), self._plan.record_at)
+        os.pwrite(self._memory, turn.stack, turn.stack_at)
+        thread.set_registers(turn.registers)
+        return queue
+
+    def _outcome(self) -> tuple[int, int]:
+        """(status, end in ns); the status is 0 when the way round takes long: it waits for the GIL, say."""
+        limit = time.monotonic() + _RETURN_S
+        while True:
+            status, _, seconds, rest = self._record()
+            if status or time.monotonic() > limit:
+                return status, seconds * 1_000_000_000 + rest if status else time.monotonic_ns()
+            time.sleep(0.0002)
+
+    def _heed(self, status: int) -> None:
+        if status == trampoline.ABSENT:
+            raise RefusedError("its interpreter is only starting, or already ending")
+        if status == trampoline.NO_MEMORY:
+            raise RefusedError("it cannot get another page of memory")
+        self._queue_only = self._queue_only or status == trampoline.HELD
+
+    def _record(self) -> tuple[int, ...]:
+        return trampoline.RECORD.unpack(os.pread(self._memory, trampoline.RECORD.size, self._plan.record_at))
+
+    def rehearse(self) -> None:
+        """What will be done while the thread is stopped, once without it: the child's pages are its own then."""
+        nothing = dict.fromkeys(FIELDS, 1 << 32)
+        self._in_pending(dict(nothing, rsp=self._plan.record_at))
+        self._has_stack(nothing, 0)
+        self._free_page()
+        self._plan.trampoline.turn(nothing, _resume(nothing, None, queue=False), 4096, queue=False, page=0)
+
+    def _has_stack(self, now: Registers, xstate: int) -> bool:
+        """Whether enough of the stack is mapped below the stack pointer: a write from outside does not make it grow.
+
+        On another stack, a signal handler's say, what lies below may be anybody's.
+        """
+        stack = [mapping for mapping in self._maps if mapping.path == "[stack]"]
+        return elf.is_mapped(stack, now["rsp"] - self._plan.trampoline.room(xstate), now["rsp"], "rw")
+
+    def _free_page(self) -> int:
+        """The page of an earlier queued source that was run to its end; 0 when there is none."""
+        page = self._record()[1]
+        if not page or not elf.is_mapped(self._maps, page, page + elf.PAGE, "rw"):
+            return 0
+        return 0 if os.pread(self._memory, 1, page) != b"\0" else page
+
+    def _in_pending(self, now: Registers) -> bool:
+        """Whether the thread is inside ``Py_AddPendingCall``, whose lock it then may hold."""
+        low, high = self._plan.pending
+        words = os.pread(self._memory, 1024, now["rsp"])
+        held = (int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8))
+        return any(low <= word < high for word in (now["rip"], *held))
+
+
+def _resume(now: Registers, call: int | None, *, queue: bool) -> Registers:
+    """The registers to go on with. A call that was cut short is made again; one that reports EINTR (``epoll_wait``)
+    reports it: programs must cope, and know better how long to go on waiting.
+
+    A queued source needs the interpreter to look: a wait for a lock is made to report EINTR.
+    """
+    result = now["rax"] - (1 << 64) if now["rax"] >= _SIGN else now["rax"]
+    if call is None or (result not in _RESTARTED and result != _RESTART_BLOCK):
+        return now
+    if queue and call == _FUTEX:
+        return dict(now, rax=(1 << 64) - _EINTR)
+    return dict(now, rax=_RESTART_SYSCALL if result == _RESTART_BLOCK else call, rip=now["rip"] - 2)
+
+
+def inject(plan: Plan) -> Injected:
+    """Turn the main thread aside, from a child process of ours. Raises NotObservable with the reason."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _as_injector(plan, writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        told = json.loads(answer.read() or b"{}")
+    _, status = os.waitpid(child, 0)
+    if "pause_ns" in told:
+        return Injected(**told)
+    why = told.get("refused") or f"the injector ended without an answer (status {status:#x}); the target goes on"
+    raise NotObservable(f"process {plan.pid} cannot be attached to now: {why}")
+
+
+def _as_injector(plan: Plan, writing: int) -> None:
+    """The child: never returns."""
+    try:
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        gc.disable()
+        target = _Target(plan)
+        target.rehearse()
+        with contextlib.suppress(PermissionError):  # for some milliseconds: the stopped target must not wait for us
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        answer: dict[str, object] = asdict(target.inject())
+    except RefusedError as refused:
+        answer = {"refused": str(refused)}
+    except BaseException as error:
+        answer = {"refused": f"{type(error).__name__}: {error}"}
+    os.write(writing, json.dumps(answer).encode())
+    os._exit(0)

@@ -1,0 +1,125 @@
+"""One thread under ptrace, by ctypes: stopped, looked at, turned aside, let go (ptrace(2), x86-64).
+
+The order of things keeps the thread safe from our own death: everything that is written goes where
+nobody looks, then *one* call sets the registers, and the thread is let go. The kernel lets go of it
+too when we are killed: before that call it goes on as if nothing had been, after it, it runs the
+trampoline to its end. What failed: calling functions one after the other under ptrace: a thread
+whose tracer is killed in between returns into nowhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from struct import Struct
+
+_GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4204, 0x4205, 0x4206, 0x4207, 7, 17
+_PRSTATUS, _XSTATE = 1, 0x202
+_ALL_THREADS = 0x40000000  # __WALL
+_EVENT_STOP = 128
+_XSTATE_MAX = 1 << 16
+FIELDS = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
+    "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
+)  # fmt: skip
+"""The general registers, in the order of ``struct user_regs_struct``, <sys/user.h>."""
+_REGISTERS = Struct("<27Q")
+Registers = dict[str, int]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+
+class RefusedError(Exception):
+    """The thread could not be stopped or turned aside; its text says why."""
+
+
+class _Vector(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
+    if _libc.ptrace(request, tid, address, data) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Thread:
+    """A seized thread. Use as a context manager: at the end it is let go, whatever happened."""
+
+    def __init__(self, tid: int) -> None:
+        self._tid = tid
+        self._stopped = False
+        self.asked_ns = 0  # when the latest stop was asked for, on CLOCK_MONOTONIC
+
+    def __enter__(self) -> Thread:
+        _ptrace(_SEIZE, self._tid)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stopped:
+            self.let_go()
+
+    def stop(self, limit_s: float = 2.0) -> None:
+        """Stop the thread. Raises RefusedError when it does not stop, is stopped by job control, or ends."""
+        self.asked_ns = time.monotonic_ns()
+        _ptrace(_INTERRUPT, self._tid)
+        number, event = self._wait(limit_s)
+        while event != _EVENT_STOP:  # a signal is on its way: it is the program's
+            self._go_on(number)
+            number, event = self._wait(limit_s)
+        if number != signal.SIGTRAP:
+            raise RefusedError("it is stopped by job control: send SIGCONT first")
+
+    def go_on(self) -> None:
+        """Let the stopped thread run, still seized."""
+        self._go_on(0)
+
+    def let_go(self) -> None:
+        """Detach from the stopped thread: it runs on by itself."""
+        self._stopped = False
+        _ptrace(_DETACH, self._tid)
+
+    def registers(self) -> Registers:
+        """General registers of the stopped thread."""
+        return dict(zip(FIELDS, _REGISTERS.unpack(self._get(_PRSTATUS, _REGISTERS.size)), strict=True))
+
+    def set_registers(self, registers: Registers) -> None:
+        """The one call that turns the thread aside."""
+        data = _REGISTERS.pack(*(registers[name] for name in FIELDS))
+        buffer = ctypes.create_string_buffer(data, len(data))
+        vector = _Vector(ctypes.addressof(buffer), len(data))
+        _ptrace(_SETREGSET, self._tid, _PRSTATUS, ctypes.addressof(vector))
+
+    def xstate_bytes(self) -> int:
+        """Size of the area that XSAVE fills on this machine."""
+        return len(self._get(_XSTATE, _XSTATE_MAX))
+
+    def _get(self, kind: int, room: int) -> bytes:
+        buffer = ctypes.create_string_buffer(room)
+        vector = _Vector(ctypes.addressof(buffer), room)
+        _ptrace(_GETREGSET, self._tid, kind, ctypes.addressof(vector))
+        return buffer.raw[: vector.length]
+
+    def _go_on(self, number: int) -> None:
+        self._stopped = False
+        _ptrace(_CONT, self._tid, 0, number)
+
+    def _wait(self, limit_s: float) -> tuple[int, int]:
+        """(signal, event) of the next stop. Polls: a wait without limit would hang with a thread in state D."""
+        begun = time.monotonic()
+        while True:
+            found, status = os.waitpid(self._tid, _ALL_THREADS | os.WNOHANG)
+            if found:
+                break
+            if time.monotonic() - begun > limit_s:
+                raise RefusedError("its main thread is in an uninterruptible wait")
+            if time.monotonic() - begun > 0.001:
+                time.sleep(0.0001)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            raise RefusedError("it ended")
+        self._stopped = True
+        return status >> 8 & 0xFF, status >> 16

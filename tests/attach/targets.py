@@ -1,0 +1,131 @@
+"""Starts targets, attaches to them, and checks every byte of an echo server meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stallscope.attach.facts import Facts
+from stallscope.attach.session import Boarded, come_aboard, leave
+from stallscope.collect.collector import Collector
+from stallscope.recording.writer import Writer
+
+PROGRAM = Path(__file__).with_name("target.py")
+PATIENCE_S = 30
+
+
+class Target:
+    """One running target program."""
+
+    def __init__(self, executable: str, kind: str) -> None:
+        self.kind = kind
+        self.process = subprocess.Popen(
+            [executable, str(PROGRAM), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        words = self.process.stdout.readline().split()
+        assert words[:1] == ["ready"], self.process.communicate()[1]
+        self.port = int(words[1]) if words[1:] else 0
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self.process.pid
+
+    def report(self) -> dict[str, Any]:
+        """What it says of itself (``target.report``)."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("report\n")
+        self.process.stdin.flush()
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def settled(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Its report, once it is as wanted, or at the end of our patience: a thread needs a moment to end."""
+        limit = time.monotonic() + PATIENCE_S
+        while (found := self.report()) != wanted and time.monotonic() < limit:
+            time.sleep(0.01)
+        return found
+
+    def end(self) -> str:
+        """Kill it; what it wrote to stderr."""
+        self.process.kill()
+        return self.process.communicate()[1]
+
+
+@contextmanager
+def running(executable: str, kind: str) -> Iterator[Target]:
+    """A target that is killed at the end; it must have been alive until then, and silent on stderr."""
+    target = Target(executable, kind)
+    try:
+        yield target
+        assert target.process.poll() is None
+    finally:
+        complaints = target.end()
+    assert complaints == ""
+
+
+@contextmanager
+def stay(
+    target: Target | subprocess.Popen[Any], path: Path, payload: bytes | None = None
+) -> Iterator[tuple[Collector, Boarded]]:
+    """Come aboard, and leave at the end."""
+    now_ns = time.monotonic_ns()
+    writer = Writer(
+        path, source="stallscope", threshold_ns=10_000_000, started_ns=now_ns, started_wall_s=time.time(), force=True
+    )
+    with Collector(writer) as collector:
+        try:
+            yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, payload)
+        finally:
+            leave(collector)
+
+
+class Client:
+    """Sends random bytes to an echo server, and compares what comes back, until it is ended."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.settimeout(PATIENCE_S)
+        self._ended = False
+        self.exchanges = 0
+        self.wrong = ""
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop; ``wrong`` says what was amiss."""
+        self._ended = True
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        while not self._ended and not self.wrong:
+            sent = os.urandom(random.randint(1, 8192))
+            try:
+                self._socket.sendall(sent)
+                if sent != self._received(len(sent)):
+                    self.wrong = "other bytes came back"
+            except OSError as error:
+                self.wrong = repr(error)
+            self.exchanges += 1
+
+    def _received(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            part = self._socket.recv(length - len(data))
+            if not part:
+                raise ConnectionError("the server closed the connection")
+            data += part
+        return data
