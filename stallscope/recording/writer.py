@@ -56,7 +56,7 @@ ADD_HANDLER_COUNTS = (
 STALL_DETAILS = ("handler_time", "span", "timed_call", "gc_pause")
 
 
-class RecordingStopped(Exception):  # noqa: N818 - an event of the recording, not a mistake
+class RecordingStopped(Exception):
     """Nothing more can be written (disk full, file gone …); what was committed stays readable."""
 
     def __init__(self, reason: str) -> None:
