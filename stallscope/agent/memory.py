@@ -53,11 +53,8 @@ class Memory:
         A program that closed all its descriptors (a daemon) may have a file of its own there: then
         the mapping stays to the end.
         """
-        try:
-            if self._duplicate is None or fstat(self._duplicate).st_ino == self._inode:
-                return
-        except OSError:  # closed, and so far not used again
-            pass
+        if self._duplicate is None or _inode_of(self._duplicate) == self._inode:
+            return
         atexit.register(id, self._map)  # all that this does is to hold it: our own modules may go
 
     def put_text(self, at: int, room: int, text: str) -> None:
@@ -107,9 +104,22 @@ def _mapped(fd: int) -> Tuple[mmap.mmap, Optional[int]]:
     """The file's mapping, and the descriptor that it keeps for itself: the lowest free one."""
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, layout.SIZE, trackfd=False), None
-    lowest = dup(fd)
-    close(lowest)
-    return mmap.mmap(fd, layout.SIZE), lowest
+    inode = fstat(fd).st_ino
+    for _ in range(8):  # another thread may open a file in between, and take the number
+        lowest = dup(fd)
+        close(lowest)
+        mapping = mmap.mmap(fd, layout.SIZE)
+        if _inode_of(lowest) == inode:
+            return mapping, lowest
+        mapping.close()
+    return mmap.mmap(fd, layout.SIZE), -1  # its number is not known: the mapping stays to the end
+
+
+def _inode_of(fd: int) -> Optional[int]:
+    try:
+        return fstat(fd).st_ino
+    except OSError:
+        return None
 
 
 def _open_private_file() -> int:
