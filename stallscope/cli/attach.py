@@ -76,7 +76,7 @@ def _require_method(method: str, facts: Facts) -> None:
 def _writer(path: Path, threshold_ns: int, facts: Facts, *, force: bool) -> Writer:
     from stallscope.recording.writer import Writer
 
-    writer = Writer(
+    return Writer(
         path,
         source="stallscope",
         threshold_ns=threshold_ns,
@@ -85,8 +85,6 @@ def _writer(path: Path, threshold_ns: int, facts: Facts, *, force: bool) -> Writ
         force=force,
         command=f"attach {facts.pid} ({facts.name})",
     )
-    writer.level("agent")
-    return writer
 
 
 class _Progress:
