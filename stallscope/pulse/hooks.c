@@ -1,0 +1,370 @@
+/* What the changed words point to: each hook calls libc's own function, and between two clock readings notes what it
+ * cost, if the thread is a loop's and inside an iteration. Everywhere else a hook costs one thread-local load. */
+#include "pulse.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/select.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+/* --- numbers: one for each row of hooks.def ---------------------------------------------------- */
+
+#define HOOK(returns, name, ...) H_##name,
+#define WAIT(returns, name, ...) H_##name,
+#define LOCKS(returns, name, ...) H_##name,
+#define SPECIAL(name, ...) H_##name,
+#define ALIAS(symbol, name)
+enum {
+#include "hooks.def"
+    H_gil,
+    HOOK_COUNT,
+};
+#undef HOOK
+#undef WAIT
+#undef LOCKS
+#undef SPECIAL
+#undef ALIAS
+
+_Static_assert((int)HOOK_COUNT <= HOOKS_MAX, "struct thread has room for HOOKS_MAX sums");
+
+void *real[HOOK_COUNT];
+const unsigned hook_count = HOOK_COUNT;
+unsigned gil_wait_hook = H_gil;
+
+/* --- around a call -------------------------------------------------------------------------------- */
+
+static inline uint64_t enter(struct thread *t, unsigned hook)
+{
+    t->depth = 1;
+    atomic_signal_fence(memory_order_seq_cst);
+    uint64_t begun = now_ns();
+    atomic_store_explicit(&t->call_since_ns, begun, memory_order_relaxed);
+    atomic_store_explicit(&t->call, hook + 1, memory_order_release);
+    return begun;
+}
+
+static inline void leave(struct thread *t, unsigned hook, uint64_t begun, intptr_t a, intptr_t b)
+{
+    if (thread_self() != t)  /* the child of a fork: nothing of its parent's is its own */
+        return;
+    int error = errno;
+    uint64_t ended = now_ns();
+    atomic_store_explicit(&t->call, 0, memory_order_relaxed);
+    note_call(t, hook, begun, ended, a, b);
+    atomic_signal_fence(memory_order_seq_cst);
+    t->depth = 0;
+    errno = error;
+}
+
+/* --- arguments -------------------------------------------------------------------------------------- */
+
+static intptr_t timespec_ns(const struct timespec *time)
+{
+    return time ? (intptr_t)time->tv_sec * 1000000000 + time->tv_nsec : -1;
+}
+
+static intptr_t timeval_ns(const struct timeval *time)
+{
+    return time ? (intptr_t)time->tv_sec * 1000000000 + time->tv_usec * 1000 : -1;
+}
+
+static bool poll_marked(const struct pollfd *fds, nfds_t count)
+{
+    for (nfds_t i = 0; i < count; i++)
+        if (wait_marked(fds[i].fd))
+            return true;
+    return false;
+}
+
+static bool select_marked(int count, fd_set *in)
+{
+    for (int fd = 0; in != NULL && fd < count; fd++)
+        if (FD_ISSET(fd, in) && wait_marked(fd))
+            return true;
+    return false;
+}
+
+static int directory_fd(void *directory)
+{
+    return dirfd((DIR *)directory);
+}
+
+static int mutex_tried(pthread_mutex_t *at)
+{
+    int result = pthread_mutex_trylock(at);
+    return result == EBUSY ? -1 : result;
+}
+
+static int busy_is_minus_one(int result)
+{
+    return result == EBUSY || result == EAGAIN ? -1 : result;
+}
+
+/* --- the hooks ---------------------------------------------------------------------------------------- */
+
+#define CALL(name) ((__typeof__(&hook_##name))real[H_##name])
+
+#define HOOK(returns, name, parameters, arguments, reported, kind, a, b)  \
+    static returns hook_##name parameters                                 \
+    {                                                                     \
+        struct thread *t = thread_in_iteration();                         \
+        if (t == NULL)                                                    \
+            return CALL(name) arguments;                                  \
+        uint64_t begun = enter(t, H_##name);                              \
+        returns outcome = CALL(name) arguments;                            \
+        leave(t, H_##name, begun, (intptr_t)(a), (intptr_t)(b));          \
+        return outcome;                                                    \
+    }
+
+/* A wait ends the iteration and begins the next, if it is the loop's own; otherwise it is a call as any other. */
+#define WAIT(returns, name, parameters, arguments, reported, fd_, marked, zero, kind, a, b)    \
+    static returns hook_##name parameters                                                     \
+    {                                                                                         \
+        struct thread *w = wait_begins(fd_, marked, zero, __builtin_return_address(0));       \
+        if (w != NULL) {                                                                      \
+            returns got = CALL(name) arguments;                                               \
+            wait_ended(w);                                                                    \
+            return got;                                                                       \
+        }                                                                                     \
+        struct thread *t = thread_in_iteration();                                             \
+        if (t == NULL)                                                                        \
+            return CALL(name) arguments;                                                      \
+        uint64_t begun = enter(t, H_##name);                                                  \
+        returns outcome = CALL(name) arguments;                                                \
+        leave(t, H_##name, begun, (intptr_t)(a), (intptr_t)(b));                              \
+        return outcome;                                                                        \
+    }
+
+/* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. */
+#define LOCKS(returns, name, parameters, arguments, tried, reported, a)  \
+    static returns hook_##name parameters                                \
+    {                                                                    \
+        struct thread *t = thread_in_iteration();                        \
+        if (t == NULL)                                                   \
+            return CALL(name) arguments;                                 \
+        returns outcome = tried;                                          \
+        if (outcome != -1)                                                \
+            return outcome;                                               \
+        uint64_t begun = enter(t, H_##name);                             \
+        outcome = CALL(name) arguments;                                   \
+        leave(t, H_##name, begun, (intptr_t)(a), 0);                     \
+        return outcome;                                                   \
+    }
+#define SPECIAL(...)
+#define ALIAS(...)
+static int hook_open(const char *path, int flags, ...);
+static int hook_openat(int at, const char *path, int flags, ...);
+static int hook_fcntl(int fd, int command, ...);
+static int hook_close(int fd);
+static void *hook_dlopen(const char *path, int flags);
+#include "hooks.def"
+#undef HOOK
+#undef WAIT
+#undef LOCKS
+#undef SPECIAL
+#undef ALIAS
+
+/* The mode is read whether it was given or not: libc looks at it only where the flags say that it was. */
+static int hook_open(const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(open)(path, flags, mode);
+    uint64_t begun = enter(t, H_open);
+    int result = CALL(open)(path, flags, mode);
+    leave(t, H_open, begun, (intptr_t)path, 0);
+    return result;
+}
+
+static int hook_openat(int at, const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = va_arg(rest, mode_t);
+    va_end(rest);
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(openat)(at, path, flags, mode);
+    uint64_t begun = enter(t, H_openat);
+    int result = CALL(openat)(at, path, flags, mode);
+    leave(t, H_openat, begun, at, (intptr_t)path);
+    return result;
+}
+
+/* Only waiting for a lock can block. */
+static int hook_fcntl(int fd, int command, ...)
+{
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    struct thread *t = command == F_SETLKW || command == F_OFD_SETLKW ? thread_in_iteration() : NULL;
+    if (t == NULL)
+        return CALL(fcntl)(fd, command, argument);
+    uint64_t begun = enter(t, H_fcntl);
+    int result = CALL(fcntl)(fd, command, argument);
+    leave(t, H_fcntl, begun, fd, 0);
+    return result;
+}
+
+static int hook_close(int fd)
+{
+    descriptor_closed(fd);
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(close)(fd);
+    uint64_t begun = enter(t, H_close);
+    int result = CALL(close)(fd);
+    leave(t, H_close, begun, -1, 0);
+    return result;
+}
+
+/* The loader looks at its caller's own search path for a name without a slash, so such a call must be left to it as
+ * it is (a jump, not a call: the caller stays the caller); the watchdog finds the new object within milliseconds. */
+static void *hook_dlopen(const char *path, int flags)
+{
+    if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || path == NULL || strchr(path, '/') == NULL)
+        return CALL(dlopen)(path, flags);
+    struct thread *t = thread_in_iteration();
+    uint64_t begun = t != NULL ? enter(t, H_dlopen) : 0;
+    void *handle = CALL(dlopen)(path, flags);
+    if (handle != NULL && atomic_load_explicit(&pulse_active, memory_order_relaxed))
+        elf_hook();
+    if (t != NULL)
+        leave(t, H_dlopen, begun, (intptr_t)path, 0);
+    return handle;
+}
+
+/* The interpreter waits on conditions for nothing but the GIL (its locks are semaphores). */
+static int gil_cond_wait(void *at, void *mutex)
+{
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(pthread_cond_wait)(at, mutex);
+    uint64_t begun = enter(t, H_gil);
+    int result = CALL(pthread_cond_wait)(at, mutex);
+    leave(t, H_gil, begun, (intptr_t)at, 0);
+    return result;
+}
+
+static int gil_cond_timedwait(void *at, void *mutex, const struct timespec *until)
+{
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(pthread_cond_timedwait)(at, mutex, until);
+    uint64_t begun = enter(t, H_gil);
+    int result = CALL(pthread_cond_timedwait)(at, mutex, until);
+    leave(t, H_gil, begun, (intptr_t)at, 0);
+    return result;
+}
+
+static int gil_cond_clockwait(void *at, void *mutex, clockid_t clock, const struct timespec *until)
+{
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(pthread_cond_clockwait)(at, mutex, clock, until);
+    uint64_t begun = enter(t, H_gil);
+    int result = CALL(pthread_cond_clockwait)(at, mutex, clock, until);
+    leave(t, H_gil, begun, (intptr_t)at, 0);
+    return result;
+}
+
+/* What a word of the interpreter's own object points to instead; NULL where it is no different. */
+void *gil_replacement(int hook)
+{
+    switch (hook) {
+    case H_pthread_cond_wait: return (void *)gil_cond_wait;
+    case H_pthread_cond_timedwait: return (void *)gil_cond_timedwait;
+    case H_pthread_cond_clockwait: return (void *)gil_cond_clockwait;
+    default: return NULL;
+    }
+}
+
+/* --- the table, and finding a row by its symbol ----------------------------------------------------------- */
+
+#define HOOK(returns, name, parameters, arguments, reported, kind, a, b) {#name, reported, kind, (void *)hook_##name},
+#define WAIT(returns, name, parameters, arguments, reported, fd, marked, zero, kind, a, b) \
+    {#name, reported, kind, (void *)hook_##name},
+#define LOCKS(returns, name, parameters, arguments, tried, reported, a) {#name, reported, OF_LOCK, (void *)hook_##name},
+#define SPECIAL(name, reported, kind) {#name, reported, kind, (void *)hook_##name},
+#define ALIAS(symbol, name)
+const struct hook hooks[HOOK_COUNT] = {
+#include "hooks.def"
+    {"", "gil", OF_GIL, NULL},
+};
+#undef HOOK
+#undef WAIT
+#undef LOCKS
+#undef SPECIAL
+#undef ALIAS
+
+static const struct {
+    const char *symbol;
+    int hook;
+} aliases[] = {
+#define HOOK(...)
+#define WAIT(...)
+#define LOCKS(...)
+#define SPECIAL(...)
+#define ALIAS(symbol, name) {symbol, H_##name},
+#include "hooks.def"
+};
+
+#define NAMES 1024  /* a power of two, several times the number of symbols */
+static struct {
+    const char *symbol;
+    int hook;
+} names[NAMES];
+
+static unsigned hash(const char *text)
+{
+    unsigned value = 2166136261u;  /* FNV-1a */
+    for (; *text; text++)
+        value = (value ^ (unsigned char)*text) * 16777619u;
+    return value % NAMES;
+}
+
+static void name_hook(const char *symbol, int hook)
+{
+    unsigned slot = hash(symbol);
+    while (names[slot].symbol != NULL)
+        slot = (slot + 1) % NAMES;
+    names[slot].symbol = symbol;
+    names[slot].hook = hook;
+}
+
+int hook_named(const char *symbol)
+{
+    for (unsigned slot = hash(symbol); names[slot].symbol != NULL; slot = (slot + 1) % NAMES)
+        if (strcmp(names[slot].symbol, symbol) == 0)
+            return names[slot].hook;
+    return -1;
+}
+
+/* An alias must be the very same function (on some platforms stat64 is not stat); otherwise it is not hooked. */
+void hooks_find(void)
+{
+    if (names[hash("read")].symbol != NULL)
+        return;
+    for (int hook = 0; hook < H_gil; hook++)
+        if ((real[hook] = dlsym(RTLD_DEFAULT, hooks[hook].symbol)) != NULL)
+            name_hook(hooks[hook].symbol, hook);
+    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
+        void *found = dlsym(RTLD_DEFAULT, aliases[i].symbol);
+        if (found != NULL && found == real[aliases[i].hook])
+            name_hook(aliases[i].symbol, aliases[i].hook);
+    }
+}

@@ -1,0 +1,198 @@
+/* What the agent calls: builtin functions, in a dict that pulse_functions makes.
+ *
+ * The library is loaded with _ctypes alone, whose calls give up the GIL and pass nothing wider than an int by value;
+ * so it is asked one thing only, to put the address of that dict into a buffer. */
+#include "pulse.h"
+#include "python.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TAKE_BYTES (1u << 18)
+
+static void *zero_or_error(int failed)
+{
+    return py.Long_FromUnsignedLongLong(failed ? (unsigned long long)(errno ? errno : 1) : 0);
+}
+
+static int map_shared(int fd)
+{
+    struct stat of;
+    if (fstat(fd, &of) != 0)
+        return -1;
+    void *at = mmap(NULL, (size_t)of.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED)
+        return -1;
+    shared = at;
+    return 0;
+}
+
+/* start(fd, threshold_ns, main_tid, captured) -> 0 or errno: hook everything, with the shared memory in fd. */
+static void *start(void *self, void *arguments)
+{
+    int fd = 0, tid = 0;
+    unsigned long long threshold = 0;
+    void *list = NULL;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "iKiO", &fd, &threshold, &tid, &list))
+        return NULL;
+    if (atomic_load(&pulse_active))
+        return zero_or_error(EALREADY);
+    threshold_ns = threshold;
+    quarter_ns = threshold / 4;
+    slow_ns = threshold / 32;
+    main_tid = tid;
+    hooks_find();
+    if (map_shared(fd) != 0 || threads_start() != 0)
+        return zero_or_error(errno);
+    py._IncRef(list);
+    captured = list;
+    elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
+    atomic_store(&pulse_active, true);
+    int failed = watchdog_start();
+    if (failed == 0)
+        elf_hook();
+    return zero_or_error(failed);
+}
+
+/* stop() -> how many words were put back. The library stays: a thread may be inside one of its functions. */
+static void *stop(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    if (!atomic_load(&pulse_active))
+        return py.Long_FromUnsignedLongLong(0);
+    void *list = captured;
+    captured = NULL;
+    atomic_store(&pulse_active, false);
+    void *state = py.Eval_SaveThread();
+    watchdog_stop();
+    int restored = elf_unhook();
+    threads_stop();
+    py.Eval_RestoreThread(state);
+    py._DecRef(list);
+    return py.Long_FromUnsignedLongLong((unsigned long long)restored);
+}
+
+/* open(slot_at, epoll_fd, mark_fd, running) -> 0 or errno: the calling thread's loop. */
+static void *open_loop(void *self, void *arguments)
+{
+    unsigned long long slot_at = 0;
+    int epoll_fd = -1, mark_fd = -1, running = 0;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "Kiip", &slot_at, &epoll_fd, &mark_fd, &running))
+        return NULL;
+    return zero_or_error(thread_open(slot_at, epoll_fd, mark_fd, running != 0));
+}
+
+/* close(): the calling thread's loop has ended its run; its last iteration ends here. */
+static void *close_loop(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    if (atomic_load(&pulse_active))
+        thread_close();
+    return none();
+}
+
+/* take() -> [bytes, ...]: finished stalls and seen calls of each thread, as struct record_head and what follows. */
+static void *take(void *self, void *unused)
+{
+    static uint8_t room[TAKE_BYTES];
+    void *list = py.List_New(0);
+    (void)self, (void)unused;
+    for (int i = 0; list != NULL && i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
+        size_t size = ring_take(atomic_load(&threads[i]), room, sizeof room);
+        void *bytes = size > 0 ? py.Bytes_FromStringAndSize((const char *)room, (ssize_t)size) : NULL;
+        if (bytes == NULL)
+            continue;
+        py.List_Append(list, bytes);
+        py._DecRef(bytes);
+    }
+    return list;
+}
+
+/* --- the agent's thread, between two looks -------------------------------------------------------------------------
+ *
+ * CPython 3.9 to 3.12 note a pending call that another thread asks for, but do not interrupt the main thread for it. It
+ * is interrupted when somebody wants the GIL, and then runs pending calls first; so the agent's own thread is woken,
+ * which wants the GIL to go on. */
+
+static _Atomic uint32_t nudges;
+
+void nudge(void)
+{
+    atomic_fetch_add(&nudges, 1);
+    syscall(SYS_futex, &nudges, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* wait(ns): without the GIL, until the time is over or the watchdog nudges. */
+static void *wait_for_nudge(void *self, void *arguments)
+{
+    unsigned long long ns = 0;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "K", &ns))
+        return NULL;
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    uint32_t before = atomic_load(&nudges);
+    void *state = py.Eval_SaveThread();
+    syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, before, &time, NULL, 0);
+    py.Eval_RestoreThread(state);
+    return none();
+}
+
+/* dropped() -> how many stalls' details found no room. */
+static void *dropped_count(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    return py.Long_FromUnsignedLongLong(atomic_load(&dropped));
+}
+
+/* names() -> [[reported name, kind], ...] by hook number. */
+static void *names(void *self, void *unused)
+{
+    void *list = py.List_New(0);
+    (void)self, (void)unused;
+    for (unsigned i = 0; list != NULL && i < hook_count; i++) {
+        void *name = py.Unicode_InternFromString(hooks[i].reported);
+        if (name == NULL)
+            break;
+        py.List_Append(list, name);
+        py._DecRef(name);
+    }
+    return list;
+}
+
+static struct method methods[] = {
+    {"start", start, METH_VARARGS, NULL},       {"stop", stop, METH_NOARGS, NULL},
+    {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
+    {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
+    {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
+};
+
+static void *functions(void)
+{
+    void *dict = python_names() ? py.Dict_New() : NULL;
+    for (size_t i = 0; dict != NULL && i < sizeof methods / sizeof *methods; i++) {
+        void *function = py.CFunction_NewEx(&methods[i], NULL, NULL);
+        if (function == NULL || py.Dict_SetItemString(dict, methods[i].name, function) != 0)
+            break;
+        py._DecRef(function);
+    }
+    return dict;
+}
+
+/* Puts the dict's address into `to`, as a pointer in native order. 0, or 1: this is no CPython that we know. */
+__attribute__((visibility("default"))) int pulse_functions(char *to)
+{
+    if (!python_find())
+        return 1;
+    int state = py.GILState_Ensure();
+    void *dict = functions();
+    memcpy(to, &dict, sizeof dict);
+    py.GILState_Release(state);
+    return dict == NULL;
+}

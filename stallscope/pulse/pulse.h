@@ -1,0 +1,286 @@
+/* The pulse: exact iterations and exact blocking calls of event loops, from inside the process.
+ *
+ *   elf.c        finds the words through which each loaded object calls libc, and changes them
+ *   hooks.c      what they point to then; the list of calls is hooks.def
+ *   thread.c     the state of a loop's thread: its iteration, its histogram
+ *   log.c        the calls of the iteration in progress, and the ring in which finished stalls leave
+ *   resources.c  descriptor -> path or peer, arguments -> text
+ *   kernel.c     what the kernel knows of a thread: CPU time, run-queue delay, state
+ *   watchdog.c   a thread that never takes the GIL; it notices the iteration that is overdue
+ *   python.c     CPython's functions, found with dlsym; the stack of a call, taken in its own frame
+ *   runner.c     Handle._run as a builtin
+ *   module.c     the functions that the agent calls
+ *
+ * Nothing here includes CPython's headers: one build serves every version. Nothing on the paths that
+ * the program itself runs through allocates, locks, or takes the GIL. Times are nanoseconds on
+ * CLOCK_MONOTONIC.
+ */
+#ifndef PULSE_H
+#define PULSE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "layout.h"
+
+/* Initial-exec costs one instruction an access, and the loader has room for a few bytes of it in a
+ * library that comes late; musl's has not. */
+#ifdef __GLIBC__
+#define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
+#else
+#define THREAD_LOCAL static __thread
+#endif
+
+#define UNKNOWN UINT64_MAX
+
+/* --- hooks ------------------------------------------------------------------------------- */
+
+enum kind {        /* what a call touches, and which argument says so */
+    OF_NOTHING,
+    OF_FD,         /* a: descriptor */
+    OF_PATH,       /* a: path */
+    OF_PATH_AT,    /* a: descriptor of the directory, b: path */
+    OF_ADDRESS,    /* a: descriptor, b: struct sockaddr, or NULL */
+    OF_HOST,       /* a: host name, or NULL; b: service, or NULL */
+    OF_POLL,       /* a: struct pollfd[], b: how many */
+    OF_TIMER,      /* a: nanoseconds, or -1: not a duration */
+    OF_CHILD,      /* a: pid, or -1: any */
+    OF_LOCK,       /* a: the lock's address */
+    OF_GIL,        /* a: the condition's address */
+};
+
+struct hook {
+    const char *symbol;    /* as the linker knows it */
+    const char *reported;  /* as the kernel and strace name it */
+    enum kind kind;
+    void *replacement;
+};
+
+extern const struct hook hooks[];
+extern const unsigned hook_count;
+extern void *real[];           /* by hook: libc's own function; NULL where this libc has none */
+extern unsigned gil_wait_hook;  /* the number under which a wait for the GIL is noted */
+
+void hooks_find(void);  /* fill real[] */
+
+/* Number of the hook for a symbol name, or -1. */
+int hook_named(const char *symbol);
+
+/* --- what elf.c does ------------------------------------------------------------------------ */
+
+void *gil_replacement(int hook);  /* for a word of the interpreter's own object; NULL: as everywhere */
+
+int elf_hook(void);       /* change the words of all loaded objects; returns how many it has changed so far */
+int elf_unhook(void);     /* put back what stood there; returns how many */
+bool elf_changed(void);   /* whether objects were loaded or unloaded since elf_hook looked */
+void elf_forked(void);    /* in the child */
+void elf_interpreter(const void *inside);  /* the object in which waits on conditions are waits for the GIL */
+
+/* --- one loop's thread ---------------------------------------------------------------------- */
+
+#define TEXT_BYTES 232
+#define CALLS 64
+#define TICKS 96
+#define PREFIX_BYTES 160
+#define HANDLER_SLOTS 64
+#define HOOKS_MAX 256
+
+struct call {  /* one call, or (count > 1) the sum of many short ones; native byte order, read by agent/pulse.py */
+    uint64_t start_ns, duration_ns, last_ns;  /* last_ns: when the last one ended */
+    uint64_t token;                           /* of its stack; 0: none was asked for */
+    int64_t argument;                         /* descriptor, pid, or ns */
+    uint32_t hook, count;
+    char text[TEXT_BYTES];                    /* path, peer, host */
+};
+
+struct tick {  /* the watchdog's look at an overdue iteration */
+    uint64_t from_ns, at_ns;  /* since the look before, or since the iteration's start */
+    uint64_t cpu_ns, run_delay_ns;  /* spent since then by the thread; UNKNOWN */
+    uint64_t switches;              /* voluntary ones, since the thread began; UNKNOWN */
+    uint64_t stopped_ns;      /* of that time the whole process did not run, and did not wait for a CPU */
+    uint64_t token;           /* of the stack that was asked for; 0: the thread was in a hooked call */
+    uint64_t arguments[2];    /* of the system call */
+    int32_t system_call;      /* number; -1: none, or not known */
+    uint32_t state;           /* R, S, D, T …; 0: not known */
+};
+
+struct part {  /* a handler's part in the iteration */
+    uint64_t handler;  /* cell index of its histogram; 0: free */
+    uint64_t calls, total_ns;
+};
+
+struct sum {  /* the calls of one kind in the iteration in progress that were too short to be noted one by one */
+    uint64_t iteration;
+    uint64_t first_ns, last_ns, total_ns, asked_ns, token;
+    int64_t argument;
+    uint32_t count, prefix;  /* prefix: length of the common part of the paths */
+    char text[PREFIX_BYTES];
+};
+
+struct reading {  /* a thread's counters at a moment; UNKNOWN where the kernel does not say */
+    uint64_t at_ns, cpu_ns, run_delay_ns;
+};
+
+struct held_file {  /* a file of /proc held open: descriptor (-1: none) and inode, by which we know it is still ours */
+    int fd;
+    ino_t inode;
+};
+
+struct drawn;  /* log.c: how often each kind of call came, and when a stack was last asked for */
+
+struct thread {
+    /* what the hooks touch in each iteration */
+    _Atomic uint64_t started_ns;  /* of the iteration in progress; 0: in the wait, or no loop */
+    uint64_t *histogram;          /* of the loop's slot, in the shared memory */
+    uint64_t *cells;              /* the loop's slot */
+    uint64_t iteration;           /* number of the iteration in progress */
+    uint64_t busy_ns;             /* sum of all iterations */
+    int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
+    volatile unsigned depth;      /* 1: in a hooked call, or in code of ours */
+    bool declared;                /* by the agent; else known by its waits alone */
+    bool main;                    /* the interpreter's main thread: pending calls run here */
+    _Atomic uint32_t call;        /* hook number + 1 of the call in progress; 0: none */
+    _Atomic uint64_t call_since_ns;
+    uint64_t last_handler_ns;     /* runner: end of the handler before */
+    _Atomic uint64_t overdue;     /* start of the iteration that the watchdog found overdue */
+
+    /* of the iteration in progress */
+    unsigned calls_noted;
+    unsigned sums_touched;
+    uint8_t touched[64];
+    unsigned parts_of;            /* low bits of the iteration to which parts belong */
+    struct part parts[HANDLER_SLOTS];
+    struct call noted[CALLS];
+    struct sum sums[HOOKS_MAX];
+    struct drawn *drawn;
+
+    /* the watchdog's */
+    struct reading base;          /* the latest look while the iteration was not overdue, and */
+    uint64_t base_busy_ns;        /* busy_ns at that moment, with the part of the iteration then in progress */
+    struct reading before;        /* the latest look of all, */
+    uint64_t ticks_of;            /* and the start of the iteration that it belongs to */
+    uint64_t due_ns;
+    _Atomic unsigned ticks;
+    _Atomic uint64_t held_token;  /* asked for by a tick, and not yet run */
+    _Atomic uint64_t held_since_ns;
+    struct tick tick[TICKS];
+    struct held_file status, schedstat, system_call;
+    clockid_t cpu_clock;
+
+    /* the ring in which finished stalls leave: one writer, the loop's thread; one reader, the agent */
+    uint8_t *ring;
+    _Atomic uint64_t ring_head, ring_tail;
+    uint64_t ring_lost;
+
+    uintptr_t stack_top;
+    pid_t tid;
+    _Atomic int used;             /* 0: free for another thread */
+    const void *waits_from;       /* return address of its first wait: whose loop it is */
+};
+
+#define THREADS LOOPS
+extern struct thread *_Atomic threads[THREADS];
+
+extern _Atomic bool pulse_active;
+extern uint64_t threshold_ns, quarter_ns, slow_ns;
+extern uint8_t *shared;            /* the shared memory */
+extern pid_t main_tid;
+extern _Atomic uint64_t dropped;   /* stalls whose details found no room */
+
+static inline uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline unsigned bucket_of(uint64_t duration_ns)
+{
+    if (duration_ns < SUB_BUCKETS)
+        return 0;
+    if (duration_ns > MAX_NS)
+        duration_ns = MAX_NS;
+    unsigned shift = 63u - (unsigned)__builtin_clzll(duration_ns) - SUB_BITS;
+    return (shift << SUB_BITS) + (unsigned)(duration_ns >> shift) - SUB_BUCKETS;
+}
+
+/* The calling thread's state; NULL: it is no loop's. */
+struct thread *thread_self(void);
+/* The same inside an iteration, and outside of other hooked calls and of our own code; else NULL. */
+struct thread *thread_in_iteration(void);
+/* Before and after the loop's own wait. `fd` is its epoll descriptor, or -1: then `marked` says whether the wait
+ * includes the thread's mark_fd. NULL: this wait is not the loop's, and an ordinary call. */
+struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from);
+void wait_ended(struct thread *t);
+bool wait_marked(int fd);  /* whether `fd` is the calling thread's mark */
+void descriptor_closed(int fd);
+
+/* The agent declares the calling thread's loop; `running`: it is in the middle of an iteration. Returns 0, or -1: no
+ * room. */
+int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
+void thread_close(void);
+int threads_start(void);   /* once in a process, and again in a forked child */
+void threads_stop(void);   /* every thread's hooks become pass-throughs */
+
+/* --- log.c ------------------------------------------------------------------------------------ */
+
+enum record { STALL = 1, SEEN = 2 };
+
+struct stall_head {
+    uint64_t start_ns, end_ns;
+    uint64_t cpu_ns, run_delay_ns;  /* of the iteration; UNKNOWN */
+    uint64_t slot_at;
+    uint32_t calls, ticks, parts, lost;
+};
+
+struct seen {  /* a call whose site was asked for, in a stall or not */
+    struct call call;
+    uint64_t weight, weight_ns;  /* it stands for so many calls of its kind, that took so long together */
+};
+
+void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b);
+void note_handler(struct thread *t, uint64_t handler, uint64_t spent_ns);
+void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns);
+void forget_iteration(struct thread *t);
+size_t ring_take(struct thread *t, uint8_t *to, size_t room);  /* whole records; 0: none */
+int log_prepare(struct thread *t);
+
+/* --- resources.c ------------------------------------------------------------------------------ */
+
+/* Text of what a call touched; the arguments must still be valid. Keeps errno's value to its caller. */
+void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, int64_t *argument);
+bool is_nonblocking(enum kind kind, intptr_t a);
+
+/* --- kernel.c ----------------------------------------------------------------------------------- */
+
+void kernel_open(struct thread *t);   /* in the thread itself */
+void kernel_close(struct thread *t);
+void kernel_read(struct thread *t, struct reading *reading);
+void kernel_state(struct thread *t, struct tick *tick);  /* state and system call */
+uint64_t kernel_cpu_since_ns(const struct reading *then, const struct reading *now, int64_t busy_between_ns,
+                             uint64_t at_most_ns);  /* less what it ran before; UNKNOWN */
+uint64_t kernel_delay_since_ns(const struct reading *then, const struct reading *now);
+
+bool kernel_in_signal_handler(const struct thread *t);
+
+/* --- watchdog.c --------------------------------------------------------------------------------- */
+
+int watchdog_start(void);
+void watchdog_stop(void);
+void watchdog_forked(void);  /* in the child, where it does not run */
+
+/* --- python.c ----------------------------------------------------------------------------------- */
+
+uint64_t stack_wanted(struct thread *t);  /* ask for the stack of the call that has just returned; its token, or 0 */
+uint64_t stack_wanted_by_watchdog(struct thread *t);
+void nudge(void);                         /* let the agent's thread ask for the GIL */
+bool python_find(void);                   /* look CPython's functions up; false: this is no CPython */
+
+#endif

@@ -1,0 +1,34 @@
+/* CPython's functions, and the little of its C structures that never changed. */
+#ifndef PULSE_PYTHON_H
+#define PULSE_PYTHON_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#define METH_VARARGS 0x0001
+#define METH_NOARGS 0x0004
+#define METH_O 0x0008
+
+typedef void *(*method_function)(void *self, void *arguments);
+
+struct method {  /* PyMethodDef, part of the stable ABI */
+    const char *name;
+    method_function function;
+    int flags;
+    const char *doc;
+};
+
+struct python {
+#define FUNCTION(returns, name, parameters) returns (*name) parameters;
+#include "python.def"
+#undef FUNCTION
+    void *None;
+};
+
+extern struct python py;
+extern void *captured;
+
+bool python_names(void);  /* with the GIL, once */
+void *none(void);         /* None, as a new reference */
+
+#endif

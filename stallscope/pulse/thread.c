@@ -1,0 +1,284 @@
+/* The state of a loop's thread, and its iterations: from the return of the loop's wait to its next entry. */
+#include "pulse.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct thread *_Atomic threads[THREADS];
+_Atomic bool pulse_active;
+uint64_t threshold_ns, quarter_ns, slow_ns;
+uint8_t *shared;
+pid_t main_tid;
+_Atomic uint64_t dropped;
+
+THREAD_LOCAL struct thread *self;
+static pthread_key_t leaving;  /* its destructor runs as a thread ends */
+static bool key_made;
+
+struct thread *thread_self(void)
+{
+    return self;
+}
+
+struct thread *thread_in_iteration(void)
+{
+    struct thread *t = self;
+    if (t == NULL || t->depth != 0 || atomic_load_explicit(&t->started_ns, memory_order_relaxed) == 0)
+        return NULL;
+    return t;
+}
+
+/* --- iterations ---------------------------------------------------------------------------------------- */
+
+static void set_cell(uint64_t *cell, uint64_t value)
+{
+    __atomic_store_n(cell, value, __ATOMIC_RELAXED);
+}
+
+static void iteration_ends(struct thread *t)
+{
+    uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_relaxed);
+    if (begun == 0)
+        return;
+    uint64_t ended = now_ns(), spent = ended - begun;
+    t->depth = 1;
+    atomic_store_explicit(&t->call, 0, memory_order_relaxed);  /* left by a signal handler's longjmp, if it is there */
+    atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
+    set_cell(&t->cells[L_STARTED], 0);
+    t->busy_ns += spent;
+    t->histogram[bucket_of(spent)]++;
+    if (spent >= threshold_ns)
+        write_stall(t, begun, ended);
+    forget_iteration(t);
+    t->depth = 0;
+}
+
+static void iteration_begins(struct thread *t)
+{
+    uint64_t now = now_ns();
+    t->last_handler_ns = now;
+    t->iteration++;
+    set_cell(&t->cells[L_STARTED], now);
+    atomic_store_explicit(&t->started_ns, now, memory_order_release);
+}
+
+static bool has_loop(const struct thread *t)
+{
+    return t->cells != NULL;
+}
+
+bool wait_marked(int fd)
+{
+    return self != NULL && self->mark_fd == fd && fd >= 0;
+}
+
+static struct thread *undeclared(int epoll_fd, const void *from);
+
+/* The loop's own wait is the one on its epoll descriptor, or for loops that use poll or select the one that includes
+ * the descriptor by which other threads wake it. Any other wait inside an iteration is a call that blocks. A thread
+ * whose loop nobody declared is known by its first wait on an epoll descriptor, until it closes that descriptor. */
+struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from)
+{
+    struct thread *t = self;
+    if (t == NULL || !has_loop(t)) {
+        if (fd < 0 || !atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
+            return NULL;
+        t = undeclared(fd, from);
+        return t;
+    }
+    if (!(fd >= 0 ? t->epoll_fd == fd : marked))
+        return NULL;
+    iteration_ends(t);
+    if (zero_timeout)
+        t->cells[L_ZERO_WAITS]++;
+    return t;
+}
+
+void wait_ended(struct thread *t)
+{
+    if (self == t && has_loop(t))
+        iteration_begins(t);
+}
+
+/* --- opening and closing ------------------------------------------------------------------------------- */
+
+static uint64_t *cells_at(uint64_t slot_at)
+{
+    return (uint64_t *)(void *)(shared + slot_at);
+}
+
+static void *pages(size_t size)
+{
+    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* Structures are reused, never unmapped: the watchdog may be looking. */
+static struct thread *allocated(void)
+{
+    for (int i = 0; i < THREADS; i++) {
+        struct thread *t = atomic_load(&threads[i]);
+        if (t == NULL) {
+            struct thread *none = NULL;
+            if ((t = pages(sizeof *t)) == NULL || log_prepare(t) != 0)
+                return NULL;
+            atomic_store(&t->used, 1);
+            if (atomic_compare_exchange_strong(&threads[i], &none, t))
+                return t;
+            continue;  /* another thread was quicker: this one's pages are lost, once */
+        }
+        int free = 0;
+        if (atomic_compare_exchange_strong(&t->used, &free, 1))
+            return t;
+    }
+    return NULL;
+}
+
+static struct thread *registered(void)
+{
+    struct thread *t = allocated();
+    if (t == NULL)
+        return NULL;
+    t->tid = (pid_t)syscall(SYS_gettid);
+    t->main = t->tid == main_tid;
+    t->depth = 1;
+    t->epoll_fd = t->mark_fd = -1;
+    kernel_open(t);
+    self = t;
+    if (key_made)
+        pthread_setspecific(leaving, t);
+    t->depth = 0;
+    return t;
+}
+
+static void takes_slot(struct thread *t, uint64_t slot_at)
+{
+    t->histogram = (uint64_t *)(void *)(shared + slot_at + LOOP_HISTOGRAM_AT);
+    t->ticks_of = 0;
+    t->base = t->before = (struct reading){0, UNKNOWN, UNKNOWN};
+    t->cells = cells_at(slot_at);
+}
+
+int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
+{
+    struct thread *t = self;
+    if (t == NULL && (t = registered()) == NULL)
+        return -1;
+    if (has_loop(t))
+        thread_close();
+    t->epoll_fd = epoll_fd;
+    t->mark_fd = mark_fd;
+    t->declared = true;
+    takes_slot(t, slot_at);
+    if (running)
+        iteration_begins(t);
+    return 0;
+}
+
+void thread_close(void)
+{
+    struct thread *t = self;
+    if (t == NULL || !has_loop(t))
+        return;
+    iteration_ends(t);
+    if (!t->declared)
+        __atomic_store_n(&t->cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
+    t->cells = NULL;
+    t->histogram = NULL;
+    t->epoll_fd = t->mark_fd = -1;
+}
+
+/* A loop that nobody declared gets one of the last slots; the agent gives it a name when it sees it. */
+static bool take_undeclared_slot(struct thread *t)
+{
+    for (int slot = UNDECLARED; slot < LOOPS; slot++) {
+        uint64_t slot_at = LOOPS_AT + (uint64_t)slot * LOOP_BYTES, *cells = cells_at(slot_at);
+        uint64_t state = __atomic_load_n(&cells[L_STATE], __ATOMIC_ACQUIRE);
+        bool over = state == LOOP_CLOSED && cells[L_DRAINED] == cells[L_EPOCH];
+        if ((state != LOOP_FREE && !over) ||
+            !__atomic_compare_exchange_n(&cells[L_STATE], &state, LOOP_OPEN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            continue;
+        memset(shared + slot_at + LOOP_TEXT_AT, 0, 1);
+        memset(shared + slot_at + LOOP_HISTOGRAM_AT, 0, OCTAVES * SUB_BUCKETS * CELL);
+        cells[L_ZERO_WAITS] = 0;
+        cells[L_TID] = (uint64_t)t->tid;
+        cells[L_OPENED] = now_ns();
+        __atomic_fetch_add(&cells[L_EPOCH], 1, __ATOMIC_RELEASE);
+        uint64_t *count = (uint64_t *)(void *)shared + H_LOOPS;
+        __atomic_store_n(count, LOOPS, __ATOMIC_RELEASE);
+        takes_slot(t, slot_at);
+        return true;
+    }
+    __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, 1, __ATOMIC_RELAXED);
+    return false;
+}
+
+static struct thread *undeclared(int epoll_fd, const void *from)
+{
+    struct thread *t = self;
+    if (t == NULL && (t = registered()) == NULL)
+        return NULL;
+    if (t->epoll_fd == -2 || !take_undeclared_slot(t)) {
+        t->epoll_fd = -2;  /* no room: not asked again in this thread */
+        return NULL;
+    }
+    t->declared = false;
+    t->epoll_fd = epoll_fd;
+    t->waits_from = from;
+    return t;
+}
+
+void descriptor_closed(int fd)
+{
+    struct thread *t = self;
+    if (t != NULL && fd >= 0 && t->epoll_fd == fd && !t->declared && t->depth == 0)
+        thread_close();
+}
+
+/* --- the process ------------------------------------------------------------------------------------------ */
+
+static void thread_ends(void *known)
+{
+    struct thread *t = known;
+    if (self != t || !atomic_load(&pulse_active))
+        return;
+    thread_close();
+    kernel_close(t);
+    self = NULL;
+    atomic_store(&t->used, 0);
+}
+
+static void forked(void)
+{
+    atomic_store(&pulse_active, false);
+    self = NULL;
+    for (int i = 0; i < THREADS; i++)
+        atomic_store(&threads[i], NULL);
+    elf_forked();
+    watchdog_forked();
+}
+
+int threads_start(void)
+{
+    static bool watching_forks;
+    if (!key_made)
+        key_made = pthread_key_create(&leaving, thread_ends) == 0;
+    if (!watching_forks)
+        watching_forks = pthread_atfork(NULL, NULL, forked) == 0;
+    return watching_forks ? 0 : -1;
+}
+
+void threads_stop(void)
+{
+    for (int i = 0; i < THREADS; i++) {
+        struct thread *t = atomic_load(&threads[i]);
+        if (t == NULL || !atomic_load(&t->used))
+            continue;
+        atomic_store(&t->started_ns, 0);
+        atomic_store(&t->overdue, 0);
+    }
+}

@@ -1,0 +1,177 @@
+/* A thread that never takes the GIL. It looks at each loop every quarter of the threshold; while an iteration is overdue
+ * it notes what the kernel says of the thread and asks for its stack. The interpreter answers at once, in the frame that
+ * runs; where C code holds the GIL the answer comes as that code returns, and by how late it comes we know it. */
+#include "pulse.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SHORTEST_PERIOD_NS 1000000
+#define STACK_BYTES (128u << 10)
+
+static pthread_t thread;
+static bool runs;
+static _Atomic bool leaves;
+
+static uint64_t period_ns(void)
+{
+    return quarter_ns > SHORTEST_PERIOD_NS ? quarter_ns : SHORTEST_PERIOD_NS;
+}
+
+static void publish(struct thread *t)
+{
+    uint64_t *cells = t->cells;
+    if (cells == NULL)
+        return;
+    __atomic_store_n(&cells[L_CALL], atomic_load(&t->call), __ATOMIC_RELAXED);
+    __atomic_store_n(&cells[L_CALL_SINCE], atomic_load(&t->call_since_ns), __ATOMIC_RELAXED);
+    __atomic_store_n(&cells[L_HELD_SINCE], atomic_load(&t->held_since_ns), __ATOMIC_RELAXED);
+}
+
+/* Nothing is read of a loop that has not run since. */
+static void look_at_healthy(struct thread *t, uint64_t begun)
+{
+    uint64_t busy = t->busy_ns;
+    if (begun == 0 && busy == t->base_busy_ns && t->base.at_ns != 0)
+        return;
+    kernel_read(t, &t->base);
+    t->base_busy_ns = busy + (begun != 0 && t->base.at_ns > begun ? t->base.at_ns - begun : 0);
+    if (atomic_load(&t->started_ns) != begun)  /* the iteration ended while we looked: its time is in busy_ns or not */
+        t->base.cpu_ns = UNKNOWN;
+}
+
+static void begin_ticks(struct thread *t, uint64_t begun)
+{
+    atomic_store(&t->ticks, 0);
+    t->ticks_of = begun;
+    t->due_ns = 0;
+    t->before = t->base;
+    atomic_store(&t->overdue, begun);
+}
+
+static void fill(struct thread *t, struct tick *tick, uint64_t begun, bool is_first)
+{
+    struct reading now;
+    kernel_read(t, &now);
+    int64_t busy_between = is_first ? (int64_t)(t->busy_ns - t->base_busy_ns) : 0;
+    tick->from_ns = is_first ? begun : t->before.at_ns;
+    tick->at_ns = now.at_ns;
+    tick->cpu_ns = kernel_cpu_since_ns(&t->before, &now, busy_between, now.at_ns - tick->from_ns);
+    tick->run_delay_ns = kernel_delay_since_ns(&t->before, &now);
+    t->before = now;
+}
+
+static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now, uint64_t stopped_ns)
+{
+    if (t->ticks_of != begun)
+        begin_ticks(t, begun);
+    if (atomic_load(&t->held_since_ns) != 0)
+        nudge();  /* see module.c: some versions do not look at pending calls of another thread's by themselves */
+    unsigned count = atomic_load(&t->ticks);
+    if ((now < t->due_ns && stopped_ns == 0) || count == TICKS)
+        return;
+    struct tick *tick = &t->tick[count];
+    memset(tick, 0, sizeof *tick);
+    bool in_call = atomic_load(&t->call) != 0;
+    fill(t, tick, begun, count == 0);
+    kernel_state(t, tick);
+    tick->stopped_ns = stopped_ns;
+    if (!in_call)
+        tick->token = stack_wanted_by_watchdog(t);
+    publish(t);
+    if (atomic_load(&t->started_ns) != begun)  /* it ended meanwhile: what we saw may be of the next */
+        return;
+    atomic_store_explicit(&t->ticks, count + 1, memory_order_release);
+    uint64_t rest = (now - begun) / 8, half = period_ns() / 2;
+    t->due_ns = now + (rest > half ? rest - half : 0);
+}
+
+static void look_at(struct thread *t, uint64_t now, uint64_t stopped_ns)
+{
+    if (!atomic_load(&t->used) || t->cells == NULL)
+        return;
+    uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_acquire);
+    if (begun == 0 || now < begun + quarter_ns)
+        look_at_healthy(t, begun);
+    else
+        tick_overdue(t, begun, now, stopped_ns);
+}
+
+/* How long, beyond what was planned, this thread neither ran nor waited for a CPU: the whole process was stopped. */
+static uint64_t stopped_for(struct thread *own, struct reading *before, uint64_t planned_ns)
+{
+    struct reading now;
+    kernel_read(own, &now);
+    uint64_t late = now.at_ns > planned_ns ? now.at_ns - planned_ns : 0;
+    uint64_t delay = kernel_delay_since_ns(before, &now);
+    *before = now;
+    if (delay == UNKNOWN || late < threshold_ns || late < delay || late - delay < threshold_ns)
+        return 0;
+    return late - delay;
+}
+
+static void sleep_ns(uint64_t ns)
+{
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    nanosleep(&time, NULL);
+}
+
+static void *watch(void *unused)
+{
+    static struct thread own;
+    struct reading before;
+    (void)unused;
+    prctl(PR_SET_NAME, "stallscope");
+    memset(&own, 0, sizeof own);
+    own.tid = (pid_t)syscall(SYS_gettid);
+    kernel_open(&own);
+    kernel_read(&own, &before);
+    while (!atomic_load(&leaves)) {
+        uint64_t planned = now_ns() + period_ns();
+        sleep_ns(period_ns());
+        uint64_t stopped = now_ns() > planned + threshold_ns ? stopped_for(&own, &before, planned) : 0;
+        if (stopped == 0)
+            before.at_ns = 0;
+        for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
+            look_at(atomic_load(&threads[i]), now_ns(), stopped);
+        if (elf_changed())
+            elf_hook();
+    }
+    kernel_close(&own);
+    return NULL;
+}
+
+int watchdog_start(void)
+{
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    atomic_store(&leaves, false);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);  /* the program's signals are not for this thread */
+    runs = pthread_create(&thread, &attributes, watch, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return runs ? 0 : -1;
+}
+
+void watchdog_stop(void)
+{
+    atomic_store(&leaves, true);
+    if (runs)
+        pthread_join(thread, NULL);
+    runs = false;
+}
+
+void watchdog_forked(void)
+{
+    runs = false;
+}
