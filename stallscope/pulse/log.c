@@ -293,7 +293,10 @@ static void spent_in(struct thread *t, struct stall_head *head)
 
 void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
 {
-    struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .slot_at = (uint64_t)((uint8_t *)t->cells - shared)};
+    uint64_t *cells = t->cells;
+    if (cells == NULL)
+        return;
+    struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .slot_at = (uint64_t)((uint8_t *)cells - shared)};
     spent_in(t, &head);
     unsigned ticks = t->ticks_of == start_ns ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0;
     bool has_parts = t->parts_of == (unsigned)t->iteration;

@@ -5,6 +5,7 @@
 #include "pulse.h"
 #include "python.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <linux/futex.h>
 #include <string.h>
@@ -20,12 +21,16 @@ static void *zero_or_error(int failed)
     return py.Long_FromUnsignedLongLong(failed ? (unsigned long long)(errno ? errno : 1) : 0);
 }
 
-static int map_shared(int fd)
+/* The mapping is replaced, never taken away: a thread that comes late out of a wait may still write to it. */
+static int memory_map(int fd)
 {
     struct stat of;
-    if (fstat(fd, &of) != 0)
+    static size_t size;
+    if (fd >= 0 && fstat(fd, &of) != 0)
         return -1;
-    void *at = mmap(NULL, (size_t)of.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    size = fd >= 0 ? (size_t)of.st_size : size;
+    int flags = (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS) | (shared != NULL ? MAP_FIXED : 0);
+    void *at = mmap(shared, size, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (at == MAP_FAILED)
         return -1;
     shared = at;
@@ -48,7 +53,7 @@ static void *start(void *self, void *arguments)
     slow_ns = threshold / 32;
     main_tid = tid;
     hooks_find();
-    if (map_shared(fd) != 0 || threads_start() != 0)
+    if (memory_map(fd) != 0 || threads_start() != 0)
         return zero_or_error(errno);
     py._IncRef(list);
     captured = list;
@@ -73,6 +78,7 @@ static void *stop(void *self, void *unused)
     watchdog_stop();
     int restored = elf_unhook();
     threads_stop();
+    memory_map(-1);
     py.Eval_RestoreThread(state);
     py._DecRef(list);
     return py.Long_FromUnsignedLongLong((unsigned long long)restored);
@@ -122,6 +128,7 @@ static void *take(void *self, void *unused)
  * which wants the GIL to go on. */
 
 static _Atomic uint32_t nudges;
+_Atomic uint64_t woken_ns;
 
 void nudge(void)
 {
@@ -140,6 +147,7 @@ static void *wait_for_nudge(void *self, void *arguments)
     uint32_t before = atomic_load(&nudges);
     void *state = py.Eval_SaveThread();
     syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, before, &time, NULL, 0);
+    atomic_store(&woken_ns, now_ns());
     py.Eval_RestoreThread(state);
     return none();
 }
@@ -149,6 +157,26 @@ static void *dropped_count(void *self, void *unused)
 {
     (void)self, (void)unused;
     return py.Long_FromUnsignedLongLong(atomic_load(&dropped));
+}
+
+/* undeclared() -> [(slot_at, tid, path of the object that waits), ...]: loops known by their waits alone. */
+static void *undeclared_loops(void *self, void *unused)
+{
+    void *list = py.List_New(0);
+    (void)self, (void)unused;
+    for (int i = 0; list != NULL && i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
+        struct thread *t = atomic_load(&threads[i]);
+        uint64_t *cells = t->cells;
+        Dl_info object;
+        if (!atomic_load(&t->used) || t->declared || cells == NULL)
+            continue;
+        const char *path = dladdr(t->waits_from, &object) != 0 ? object.dli_fname : "";
+        void *entry = py._BuildValue("(KiN)", (unsigned long long)((uint8_t *)cells - shared), (int)t->tid,
+                                    py.Unicode_DecodeFSDefault(path));
+        if (entry != NULL && py.List_Append(list, entry) == 0)
+            py._DecRef(entry);
+    }
+    return list;
 }
 
 /* names() -> [[reported name, kind], ...] by hook number. */
@@ -171,6 +199,7 @@ static struct method methods[] = {
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
+    {"undeclared", undeclared_loops, METH_NOARGS, NULL},
 };
 
 static void *functions(void)

@@ -138,8 +138,7 @@ struct drawn;  /* log.c: how often each kind of call came, and when a stack was 
 struct thread {
     /* what the hooks touch in each iteration */
     _Atomic uint64_t started_ns;  /* of the iteration in progress; 0: in the wait, or no loop */
-    uint64_t *histogram;          /* of the loop's slot, in the shared memory */
-    uint64_t *cells;              /* the loop's slot */
+    uint64_t *cells;              /* the loop's slot in the shared memory; NULL: no loop */
     uint64_t iteration;           /* number of the iteration in progress */
     uint64_t busy_ns;             /* sum of all iterations */
     int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
@@ -190,7 +189,7 @@ extern struct thread *_Atomic threads[THREADS];
 
 extern _Atomic bool pulse_active;
 extern uint64_t threshold_ns, quarter_ns, slow_ns;
-extern uint8_t *shared;            /* the shared memory */
+extern uint8_t *shared;            /* the shared memory; always at the same address, once it was mapped */
 extern pid_t main_tid;
 extern _Atomic uint64_t dropped;   /* stalls whose details found no room */
 
@@ -280,6 +279,7 @@ void watchdog_forked(void);  /* in the child, where it does not run */
 
 uint64_t stack_wanted(struct thread *t);  /* ask for the stack of the call that has just returned; its token, or 0 */
 uint64_t stack_wanted_by_watchdog(struct thread *t);
+extern _Atomic uint64_t woken_ns;         /* when the agent's thread last went on from its wait */
 void nudge(void);                         /* let the agent's thread ask for the GIL */
 bool python_find(void);                   /* look CPython's functions up; false: this is no CPython */
 

@@ -7,11 +7,13 @@
 #include "python.h"
 
 #include <dlfcn.h>
+#include <stdlib.h>
 
 struct python py;
-void *captured;  /* a list of the agent's: (token, when, (code, line, code, line, ...)) are appended; NULL: none wanted */
+void *captured;  /* a list of the agent's: (token, when, late_ns, [code, line, code, line, ...]) is appended */
 
 static _Atomic uint64_t next_token = 1;
+static bool needs_nudging;
 static void *name_code, *name_line, *name_back;
 
 static bool find(void *to, const char *name)
@@ -71,21 +73,30 @@ static void *walked(void)
     return stack;
 }
 
-static void capture(uint64_t token)
+static void capture(uint64_t token, uint64_t late)
 {
-    void *entry = py.List_New(0);
-    if (entry == NULL)
-        return;
-    if (append(entry, py.Long_FromUnsignedLongLong(token)) && append(entry, py.Long_FromUnsignedLongLong(now_ns())) &&
-        append(entry, walked()))
-        py.List_Append(captured, entry);
-    py._DecRef(entry);
+    void *stack = walked();
+    void *entry = stack != NULL ? py._BuildValue("(KKKN)", (unsigned long long)token, (unsigned long long)now_ns(),
+                                                 (unsigned long long)late, stack) : NULL;
+    append(captured, entry);
+}
+
+/* For how long the answer was wanted. Where only a wish for the GIL interrupts the main thread (see module.c), that
+ * begins as the agent's thread wakes; it may not have come to run at all. */
+static uint64_t late_ns(const struct thread *t, uint64_t token)
+{
+    uint64_t since = t != NULL && atomic_load(&t->held_token) == token ? atomic_load(&t->held_since_ns) : 0;
+    uint64_t woken = atomic_load(&woken_ns), now = now_ns();
+    if (since != 0 && needs_nudging)
+        since = woken > since ? woken : 0;
+    return since != 0 && since < now ? now - since : 0;
 }
 
 /* Runs in the main thread, with the GIL, between two bytecodes. */
 static int on_pending(void *token)
 {
     struct thread *t = thread_self();
+    uint64_t late = late_ns(t, (uintptr_t)token);
     if (t != NULL && atomic_load(&t->held_token) == (uintptr_t)token)
         atomic_store(&t->held_since_ns, 0);
     if (captured == NULL || !atomic_load(&pulse_active))
@@ -93,7 +104,7 @@ static int on_pending(void *token)
     unsigned depth = t != NULL ? t->depth : 0;
     if (t != NULL)
         t->depth = 1;
-    capture((uintptr_t)token);
+    capture((uintptr_t)token, late);
     if (py.Err_Occurred() != NULL)
         py.Err_Clear();
     if (t != NULL)
@@ -137,5 +148,7 @@ bool python_names(void)
     name_code = py.Unicode_InternFromString("f_code");
     name_line = py.Unicode_InternFromString("f_lineno");
     name_back = py.Unicode_InternFromString("f_back");
+    int minor = atoi(py._GetVersion() + 2);  /* "3.11.7 (main, ..." */
+    needs_nudging = minor >= 9 && minor <= 12;
     return name_code != NULL && name_line != NULL && name_back != NULL;
 }

@@ -34,35 +34,39 @@ struct thread *thread_in_iteration(void)
 
 /* --- iterations ---------------------------------------------------------------------------------------- */
 
+#define NO_ROOM (-2)
+
 static void set_cell(uint64_t *cell, uint64_t value)
 {
     __atomic_store_n(cell, value, __ATOMIC_RELAXED);
 }
 
+/* The cells are looked up once: the pulse may be stopped meanwhile, which takes the loop away. What they are in stays
+ * mapped (see memory_map), so that a late write hurts nobody. */
 static void iteration_ends(struct thread *t)
 {
-    uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_relaxed);
-    if (begun == 0)
+    uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_relaxed), *cells = t->cells;
+    if (begun == 0 || cells == NULL)
         return;
     uint64_t ended = now_ns(), spent = ended - begun;
     t->depth = 1;
     atomic_store_explicit(&t->call, 0, memory_order_relaxed);  /* left by a signal handler's longjmp, if it is there */
     atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
-    set_cell(&t->cells[L_STARTED], 0);
+    set_cell(&cells[L_STARTED], 0);
     t->busy_ns += spent;
-    t->histogram[bucket_of(spent)]++;
+    cells[LOOP_HISTOGRAM_AT / CELL + bucket_of(spent)]++;
     if (spent >= threshold_ns)
         write_stall(t, begun, ended);
     forget_iteration(t);
     t->depth = 0;
 }
 
-static void iteration_begins(struct thread *t)
+static void iteration_begins(struct thread *t, uint64_t *cells)
 {
     uint64_t now = now_ns();
     t->last_handler_ns = now;
     t->iteration++;
-    set_cell(&t->cells[L_STARTED], now);
+    set_cell(&cells[L_STARTED], now);
     atomic_store_explicit(&t->started_ns, now, memory_order_release);
 }
 
@@ -93,15 +97,17 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
     if (!(fd >= 0 ? t->epoll_fd == fd : marked))
         return NULL;
     iteration_ends(t);
-    if (zero_timeout)
-        t->cells[L_ZERO_WAITS]++;
+    uint64_t *cells = t->cells;
+    if (zero_timeout && cells != NULL)
+        cells[L_ZERO_WAITS]++;
     return t;
 }
 
 void wait_ended(struct thread *t)
 {
-    if (self == t && has_loop(t))
-        iteration_begins(t);
+    uint64_t *cells = t->cells;
+    if (self == t && cells != NULL)
+        iteration_begins(t, cells);
 }
 
 /* --- opening and closing ------------------------------------------------------------------------------- */
@@ -146,8 +152,10 @@ static struct thread *registered(void)
     t->tid = (pid_t)syscall(SYS_gettid);
     t->main = t->tid == main_tid;
     t->depth = 1;
+    t->schedstat.fd = t->status.fd = t->system_call.fd = -1;
+    t->started_ns = t->call = t->held_since_ns = 0;
+    t->cells = NULL;
     t->epoll_fd = t->mark_fd = -1;
-    kernel_open(t);
     self = t;
     if (key_made)
         pthread_setspecific(leaving, t);
@@ -157,7 +165,8 @@ static struct thread *registered(void)
 
 static void takes_slot(struct thread *t, uint64_t slot_at)
 {
-    t->histogram = (uint64_t *)(void *)(shared + slot_at + LOOP_HISTOGRAM_AT);
+    if (t->schedstat.fd < 0)
+        kernel_open(t);
     t->ticks_of = 0;
     t->base = t->before = (struct reading){0, UNKNOWN, UNKNOWN};
     t->cells = cells_at(slot_at);
@@ -175,7 +184,7 @@ int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
     t->declared = true;
     takes_slot(t, slot_at);
     if (running)
-        iteration_begins(t);
+        iteration_begins(t, t->cells);
     return 0;
 }
 
@@ -188,7 +197,6 @@ void thread_close(void)
     if (!t->declared)
         __atomic_store_n(&t->cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
     t->cells = NULL;
-    t->histogram = NULL;
     t->epoll_fd = t->mark_fd = -1;
 }
 
@@ -222,8 +230,8 @@ static struct thread *undeclared(int epoll_fd, const void *from)
     struct thread *t = self;
     if (t == NULL && (t = registered()) == NULL)
         return NULL;
-    if (t->epoll_fd == -2 || !take_undeclared_slot(t)) {
-        t->epoll_fd = -2;  /* no room: not asked again in this thread */
+    if (t->epoll_fd == NO_ROOM || !take_undeclared_slot(t)) {
+        t->epoll_fd = NO_ROOM;  /* not asked again in this thread */
         return NULL;
     }
     t->declared = false;
@@ -244,7 +252,7 @@ void descriptor_closed(int fd)
 static void thread_ends(void *known)
 {
     struct thread *t = known;
-    if (self != t || !atomic_load(&pulse_active))
+    if (self != t)
         return;
     thread_close();
     kernel_close(t);
@@ -256,8 +264,11 @@ static void forked(void)
 {
     atomic_store(&pulse_active, false);
     self = NULL;
-    for (int i = 0; i < THREADS; i++)
-        atomic_store(&threads[i], NULL);
+    for (int i = 0; i < THREADS; i++) {
+        struct thread *t = atomic_exchange(&threads[i], NULL);
+        if (t != NULL)
+            kernel_close(t);
+    }
     elf_forked();
     watchdog_forked();
 }
@@ -280,5 +291,9 @@ void threads_stop(void)
             continue;
         atomic_store(&t->started_ns, 0);
         atomic_store(&t->overdue, 0);
+        atomic_store(&t->held_since_ns, 0);
+        t->cells = NULL;
+        kernel_close(t);
+        atomic_store(&t->ring_tail, atomic_load(&t->ring_head));
     }
 }

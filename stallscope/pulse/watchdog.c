@@ -123,9 +123,10 @@ static void sleep_ns(uint64_t ns)
     nanosleep(&time, NULL);
 }
 
+static struct thread own;  /* for its files; it is no loop's */
+
 static void *watch(void *unused)
 {
-    static struct thread own;
     struct reading before;
     (void)unused;
     prctl(PR_SET_NAME, "stallscope");
@@ -173,5 +174,7 @@ void watchdog_stop(void)
 
 void watchdog_forked(void)
 {
+    if (runs)
+        kernel_close(&own);
     runs = false;
 }
