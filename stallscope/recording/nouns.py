@@ -202,6 +202,24 @@ class HandlerCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class CallSite:
+    """A place that makes a blocking call inside iterations, however short the call.
+
+    Totals over the whole recording of its process. ``hits`` and ``total_ns`` are estimates where
+    the pulse draws a sample; ``longest_ns`` is the longest that was seen.
+    """
+
+    process_id: int
+    handler: Handler | None
+    """Inside which handler; ``None`` when unknown."""
+    call: Call
+    stack: Stack
+    hits: int
+    total_ns: int
+    longest_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """Something that this recording could not see, and why."""
 
@@ -239,3 +257,5 @@ class Recording:
     """False: the recorder was killed; what follows its last second is missing."""
     notes: tuple[str, ...] = field(default=())
     """Sentences for the reader, such as "recording stopped: disk full"."""
+    call_sites: tuple[CallSite, ...] = ()
+    """Empty when none was seen, and when the source sees calls only inside stalls."""

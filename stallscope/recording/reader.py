@@ -19,6 +19,7 @@ from stallscope.recording import schema
 from stallscope.recording.claim import sidecars
 from stallscope.recording.nouns import (
     Call,
+    CallSite,
     CoarseHistogram,
     Fidelity,
     Frame,
@@ -187,6 +188,7 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
         suppressed=suppressed,
         complete=ended_ns is not None,
         notes=tuple(text for (text,) in db.execute("SELECT text FROM note ORDER BY id")),
+        call_sites=tuple(_call_sites(db, handlers)),
     )
 
 
@@ -225,6 +227,17 @@ def _counts(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:
     for owner, bucket, count in rows:
         counts[owner][bucket] = count
     return counts
+
+
+def _call_sites(db: sqlite3.Connection, handlers: dict[int, Handler]) -> Iterator[CallSite]:
+    ((version,),) = db.execute("PRAGMA user_version")
+    if version < schema.CALL_SITES_SINCE:
+        return
+    stacks, calls = _stacks(db), _calls(db)
+    columns = "process, handler, call, stack, hits, total_ns, longest_ns"
+    for process_id, handler, call, stack, *totals in db.execute(f"SELECT {columns} FROM call_site ORDER BY id"):
+        known = None if handler is None else handlers[handler]
+        yield CallSite(process_id, known, calls[call], stacks[stack], *totals)
 
 
 def _stalls(db: sqlite3.Connection, handlers: dict[int, Handler]) -> Iterator[Stall]:

@@ -8,6 +8,7 @@
 --
 -- History
 --   1  the first format
+--   2  call_site
 --
 -- Queries to begin with
 --   iterations by duration, any number of files together:
@@ -17,6 +18,11 @@
 --     SELECT file, line, function, sum(to_ns - from_ns) / 1e6 AS ms
 --     FROM span JOIN stack_frame USING (stack) JOIN frame ON frame.id = stack_frame.frame
 --     WHERE stack_frame.position = 0 GROUP BY file, line, function ORDER BY ms DESC;
+--   which calls block, even for a moment, and where they are made:
+--     SELECT call.name, resource, file, line, function, sum(hits), max(longest_ns) / 1e6 AS longest_ms
+--     FROM call_site JOIN call ON call.id = call JOIN stack_frame USING (stack)
+--     JOIN frame ON frame.id = stack_frame.frame
+--     WHERE stack_frame.position = 0 GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC;
 
 -- The recording itself; exactly one row.
 CREATE TABLE recording (
@@ -144,6 +150,19 @@ CREATE TABLE call (
     resource_kind TEXT,             -- 'path', 'peer', 'pipe', 'lock', 'child', 'host', 'timer', 'other'
     resource TEXT,                  -- its name; NULL, as its kind, when unknown
     detail TEXT NOT NULL            -- arguments worth showing, such as 'fd 7'
+);
+
+-- Places that make a blocking call inside iterations, however short, with their totals over the
+-- whole recording.
+CREATE TABLE call_site (
+    id INTEGER PRIMARY KEY,
+    process INTEGER NOT NULL REFERENCES process (id),
+    handler INTEGER REFERENCES handler (id),  -- inside which handler; NULL when unknown
+    call INTEGER NOT NULL REFERENCES call (id),
+    stack INTEGER,                  -- stack_frame.stack; NULL when unknown
+    hits INTEGER NOT NULL,          -- calls; an estimate where a sample was drawn
+    total_ns INTEGER NOT NULL,      -- of all of them, likewise
+    longest_ns INTEGER NOT NULL     -- the longest that was seen
 );
 
 -- Iterations at or above the threshold whose details were kept.

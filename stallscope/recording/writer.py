@@ -21,7 +21,7 @@ from stallscope.agent.layout import BUCKETS, bounds_ns
 from stallscope.errors import UnreadableInput
 from stallscope.recording import schema
 from stallscope.recording.claim import claim, release
-from stallscope.recording.nouns import Call, CoarseHistogram, Frame, Handler, Missing, Span, Stack, Stall
+from stallscope.recording.nouns import Call, CallSite, CoarseHistogram, Frame, Handler, Missing, Span, Stack, Stall
 
 Value = str | int | float | None
 P = ParamSpec("P")
@@ -42,6 +42,9 @@ PENDING_MAX = 20_000
 """Histogram cells held in memory; more are written before the next commit (about 4 MiB)."""
 INTERNED_MAX = 8192
 """Frames, stacks and calls remembered by their ids; one forgotten is merely stored again."""
+CALL_SITES_MAX = 4096
+"""Call sites kept in a recording: many times what a program has, unless each of its calls names
+another resource. Of more it is said that they are missing."""
 BUSY_S = 1.0
 """Patience with a program that locks the file; the recorder must go on draining."""
 
@@ -88,6 +91,7 @@ class Writer:
         self._fine = _first_bucket_reaching(threshold_ns // FINE_SHARE)
         self._counts: defaultdict[tuple[int, int, int], int] = defaultdict(int)
         self._handler_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
+        self._call_sites: dict[tuple[int, Handler | None, Call, Stack], int] = {}
         self._stopped = ""
         self._commits = self._stacks = 0
         self._frame = _interning(self._insert_frame)
@@ -145,6 +149,16 @@ class Writer:
         for bucket, count in counts.items():
             self._handler_counts[handler_id, bucket] += count
         self._flush_if_many()
+
+    def call_site(self, site: CallSite) -> None:
+        """Set the totals so far of a place that blocks; the next record of the same place replaces them."""
+        key = (site.process_id, site.handler, site.call, site.stack)
+        if key not in self._call_sites and len(self._call_sites) == CALL_SITES_MAX:
+            self.missing(Missing("some call sites", f"only the first {CALL_SITES_MAX} were kept"))
+            return
+        row = self._call_sites[key] = self._call_sites.get(key) or self._insert_call_site(site)
+        totals = (site.hits, site.total_ns, site.longest_ns)
+        self._execute("UPDATE call_site SET hits = ?, total_ns = ?, longest_ns = ? WHERE id = ?", (*totals, row))
 
     def stall(self, stall: Stall) -> int:
         """Add a stall; returns its row id.
@@ -280,6 +294,11 @@ class Writer:
     def _insert_call(self, call: Call) -> int:
         resource = (call.resource.kind, call.resource.name) if call.resource else (None, None)
         return self._insert("call", (None, call.name, *resource, call.detail))
+
+    def _insert_call_site(self, site: CallSite) -> int:
+        handler = self._handler(site.process_id, site.handler) if site.handler else None
+        place = (site.process_id, handler, self._call(site.call), self._stack(site.stack))
+        return self._insert("call_site", (None, *place, 0, 0, 0))
 
     def _insert_handler(self, process_id: int, handler: Handler) -> int:
         key = (process_id, handler.name, handler.file, handler.line)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stallscope.recording.nouns import (
     Call,
+    CallSite,
     CoarseHistogram,
     Fidelity,
     Frame,
@@ -45,6 +46,7 @@ STALL = Stall(
     calls=(TimedCall(STARTED_NS + 1, 49_000_000, WRITE, STACK), TimedCall(STARTED_NS + 2, 5, Call("stat"), (), 4)),
     pauses=(GcPause(STARTED_NS + 3, 1_000, 2, STACK[1:]), GcPause(STARTED_NS + 4, 10, 0)),
 )
+SITE = CallSite(1, LOG, WRITE, STACK, 1234, 5_600_000, 78_000)
 HUNG = Stall(loop_id=2, start_ns=STARTED_NS + 7, duration_ns=34 * SECOND_NS, finished=False, spans=(LAST_SPAN,))
 
 EVERYTHING = Recording(
@@ -69,6 +71,7 @@ EVERYTHING = Recording(
     stalls=(STALL, HUNG),
     suppressed=12,
     notes=("the first", "the second"),
+    call_sites=(SITE, CallSite(2, LOG, WRITE, STACK, 1, 2, 2), CallSite(2, None, Call("stat"), (), 3, 9, 4)),
 )
 
 
@@ -105,6 +108,8 @@ def store(recording: Recording, writer: Writer) -> None:
             writer.coarse(loop.id, loop.coarse)
     for counted in recording.handlers:
         writer.handler_histogram(writer.handler(counted.process_id, counted.handler), counted.counts)
+    for site in recording.call_sites:
+        writer.call_site(site)
     for stall in recording.stalls:
         writer.stall(stall)
     for missing in recording.fidelity.missing:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,15 @@ def test_a_database_without_a_table(recording: Path) -> None:
 
 def test_a_newer_format(recording: Path) -> None:
     alter(recording, "PRAGMA user_version = 7; DROP TABLE span")
-    expected = "was written by a newer stallscope (format 7, this one reads 1): upgrade"
+    expected = "was written by a newer stallscope (format 7, this one reads 2): upgrade"
     assert expected in sentence(recording)
+
+
+def test_a_file_of_the_first_format_has_no_call_sites(large: Path) -> None:
+    now = read(large)
+    alter(large, "PRAGMA user_version = 1; DROP TABLE call_site")
+    assert now.call_sites == EVERYTHING.call_sites
+    assert read(large) == replace(now, call_sites=())
 
 
 @pytest.mark.parametrize("keep", [20, 99, 100, 1000, 4096, 5000, 40_000])
@@ -127,6 +135,7 @@ def test_scribbled_pages(large: Path) -> None:
         "DELETE FROM recording",
         "UPDATE call SET name = CAST(x'ff' AS TEXT)",
         "DROP TABLE gc_pause",
+        "DROP TABLE call_site",
     ],
 )
 def test_tables_that_do_not_fit_together(large: Path, damage: str) -> None:

@@ -18,6 +18,8 @@ from stallscope.recording.writer import SECOND_NS, RecordingStopped
 from tests.recording.examples import (
     EVERYTHING,
     HUNG,
+    PING,
+    SITE,
     STALL,
     STARTED_NS,
     THRESHOLD_NS,
@@ -72,6 +74,39 @@ def test_closing_twice_does_nothing_and_writing_after_it_is_refused(path: Path) 
     assert read(path).ended_ns == STARTED_NS + 1
     with pytest.raises(RecordingStopped, match="closed"):
         writer.note("too late")
+
+
+def test_a_later_record_of_a_call_site_replaces_its_totals(path: Path) -> None:
+    writer = with_one_loop(path)
+    unknown = replace(SITE, handler=None, stack=())
+    for hits in (1, 2, 3):
+        writer.call_site(replace(SITE, hits=hits, total_ns=10 * hits, longest_ns=10))
+        writer.call_site(replace(unknown, hits=hits))
+        writer.commit()
+    writer.close(STARTED_NS)
+    assert read(path).call_sites == (replace(SITE, hits=3, total_ns=30, longest_ns=10), replace(unknown, hits=3))
+
+
+def test_call_sites_that_differ_in_anything_are_kept_apart(path: Path) -> None:
+    other = Call("write", Resource("path", "/var/log/another.log"), "fd 7")
+    sites = (SITE, replace(SITE, handler=PING), replace(SITE, call=other), replace(SITE, stack=SITE.stack[1:]))
+    writer = with_one_loop(path)
+    for site in sites:
+        writer.call_site(site)
+    writer.close(STARTED_NS)
+    assert read(path).call_sites == sites
+
+
+def test_call_sites_without_end_are_bounded_and_said_to_be_missing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stallscope.recording.writer.CALL_SITES_MAX", 3)
+    writer = with_one_loop(path)
+    for number in range(5):
+        writer.call_site(replace(SITE, call=Call("openat", Resource("path", f"/tmp/{number}"))))
+    writer.call_site(replace(SITE, call=Call("openat", Resource("path", "/tmp/0")), hits=9))
+    writer.close(STARTED_NS)
+    recording = read(path)
+    assert [site.hits for site in recording.call_sites] == [9, SITE.hits, SITE.hits]
+    assert recording.fidelity.missing == (Missing("some call sites", "only the first 3 were kept"),)
 
 
 def test_counts_of_the_same_moment_and_of_others_add_up(path: Path) -> None:
