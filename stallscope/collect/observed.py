@@ -28,6 +28,7 @@ class Observed:
         self.worst_ns = 0
         self.foreign: set[str] = set()
         self._loops: dict[tuple[int, int], int] = {}
+        self._cpu_before_ns: dict[int, int] = {}
         self._handlers: dict[int, int] = {}
         self._named: dict[int, Handler] = {}
         parent, runtime = int(greeting["parent"]), str(greeting["runtime"])
@@ -56,7 +57,7 @@ class Observed:
             if slot.fresh:
                 self._writer.histogram(loop_id, now_ns, slot.fresh)
             if slot.is_open or slot.fresh:
-                self._writer.loop_seen(loop_id, now_ns, slot.zero_waits)
+                self._writer.loop_seen(loop_id, now_ns, slot.zero_waits, self._cpu_ns(loop_id, slot.tid))
             else:
                 self._reader.drained(slot)
         for record in self._reader.records():
@@ -93,6 +94,14 @@ class Observed:
             self._writer.missing(Missing("what came after the agent's error", self._reader.error))
         self._writer.process_ended(self._id, now_ns, ending)
         self._reader.close()
+
+    def _cpu_ns(self, loop_id: int, tid: int) -> int | None:
+        """CPU time of a loop's thread since it was first seen; None when it has ended, or cannot be known."""
+        try:
+            ran_ns = int(Path(f"/proc/{self.pid}/task/{tid}/schedstat").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+        return ran_ns - self._cpu_before_ns.setdefault(loop_id, ran_ns)
 
     def _loop_id(self, slot: LoopSlot) -> int:
         key = (slot.slot, slot.epoch)

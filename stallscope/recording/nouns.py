@@ -186,6 +186,8 @@ class Loop:
     """Waits with a timeout of zero (saturation)."""
     coarse: CoarseHistogram | None = None
     """Used instead of ``counts``, which is empty then, when the source has only coarse buckets."""
+    cpu_ns: int | None = None
+    """CPU time of its thread while it was watched, to about 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)

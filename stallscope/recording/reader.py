@@ -99,7 +99,7 @@ def _nothing_in(path: Path) -> str:
 
 def _require_format(db: sqlite3.Connection, path: Path) -> None:
     ((application,),) = db.execute("PRAGMA application_id")
-    ((version,),) = db.execute("PRAGMA user_version")
+    version = _version(db)
     ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master")
     if not tables:
         raise UnreadableInput(_nothing_in(path))
@@ -109,6 +109,11 @@ def _require_format(db: sqlite3.Connection, path: Path) -> None:
         raise UnreadableInput(
             f"{path} was written by a newer stallscope (format {version}, this one reads {schema.VERSION}): upgrade"
         )
+
+
+def _version(db: sqlite3.Connection) -> int:
+    ((version,),) = db.execute("PRAGMA user_version")
+    return int(version)
 
 
 @contextmanager
@@ -195,12 +200,13 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
 def _loops(db: sqlite3.Connection) -> Iterator[Loop]:
     counts = _counts(db.execute("SELECT loop, bucket, sum(count) FROM histogram GROUP BY loop, bucket"))
     coarse = _coarse(db)
-    query = """
-        SELECT loop.id, process, pid, tid, kind, name, opened_ns, last_ns, zero_waits
+    query = f"""
+        SELECT loop.id, process, pid, tid, kind, name, opened_ns, last_ns, zero_waits,
+        {"cpu_ns" if _version(db) >= schema.CPU_SINCE else "NULL"}
         FROM loop JOIN process ON process.id = process ORDER BY loop.id"""
-    for loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, zero_waits in db.execute(query):
-        own = counts.get(loop_id, {})
-        yield Loop(loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, own, zero_waits, coarse.get(loop_id))
+    for loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, zero_waits, cpu_ns in db.execute(query):
+        own, coarser = counts.get(loop_id, {}), coarse.get(loop_id)
+        yield Loop(loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, own, zero_waits, coarser, cpu_ns)
 
 
 def _coarse(db: sqlite3.Connection) -> dict[int, CoarseHistogram]:
@@ -230,8 +236,7 @@ def _counts(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:
 
 
 def _call_sites(db: sqlite3.Connection, handlers: dict[int, Handler]) -> Iterator[CallSite]:
-    ((version,),) = db.execute("PRAGMA user_version")
-    if version < schema.CALL_SITES_SINCE:
+    if _version(db) < schema.CALL_SITES_SINCE:
         return
     stacks, calls = _stacks(db), _calls(db)
     columns = "process, handler, call, stack, hits, total_ns, longest_ns"

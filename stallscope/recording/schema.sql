@@ -9,6 +9,7 @@
 -- History
 --   1  the first format
 --   2  call_site
+--   3  loop.cpu_ns
 --
 -- Queries to begin with
 --   iterations by duration, any number of files together:
@@ -73,7 +74,8 @@ CREATE TABLE loop (
     name TEXT NOT NULL,             -- thread name and loop class, for people
     opened_ns INTEGER NOT NULL,     -- first seen
     last_ns INTEGER NOT NULL,       -- last seen alive
-    zero_waits INTEGER              -- waits with a timeout of zero (saturation)
+    zero_waits INTEGER,             -- waits with a timeout of zero (saturation)
+    cpu_ns INTEGER                  -- CPU time of its thread while it was watched
 );
 
 -- Iterations by duration. Slow ones (bucket's upper bound at or above a quarter of the

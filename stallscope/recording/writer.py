@@ -118,12 +118,13 @@ class Writer:
     def loop(self, process_id: int, tid: int, kind: str, name: str, opened_ns: int) -> int:
         """Add an event loop; returns its row id."""
         self._seen(opened_ns)
-        return self._insert("loop", (None, process_id, tid, kind, name, opened_ns, opened_ns, None))
+        return self._insert("loop", (None, process_id, tid, kind, name, opened_ns, opened_ns, None, None))
 
-    def loop_seen(self, loop_id: int, last_ns: int, zero_waits: int | None) -> None:
-        """Say that a loop was alive at ``last_ns``, with its total of waits with a timeout of zero."""
+    def loop_seen(self, loop_id: int, last_ns: int, zero_waits: int | None, cpu_ns: int | None = None) -> None:
+        """Say that a loop was alive at ``last_ns``, with its totals so far: zero waits, and CPU time if known."""
         self._seen(last_ns)
-        self._execute("UPDATE loop SET last_ns = ?, zero_waits = ? WHERE id = ?", (last_ns, zero_waits, loop_id))
+        totals = "last_ns = ?, zero_waits = ?, cpu_ns = coalesce(?, cpu_ns)"
+        self._execute(f"UPDATE loop SET {totals} WHERE id = ?", (last_ns, zero_waits, cpu_ns, loop_id))
 
     def histogram(self, loop_id: int, at_ns: int, counts: Mapping[int, int]) -> None:
         """Add iterations, bucket -> count, that ended around ``at_ns``."""

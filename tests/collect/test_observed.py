@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,25 @@ def test_an_iteration_in_progress_is_kept_as_a_stall(bench: Bench) -> None:
     bench.tick(2)
     (stall,) = bench.close().stalls
     assert (stall.finished, stall.start_ns, stall.duration_ns) == (False, STARTED_NS + SECOND_NS, 2_500_000_000)
+
+
+def test_the_cpu_time_of_a_loops_thread_is_kept_from_when_it_was_first_seen(bench: Bench) -> None:
+    memory = HandMadeMemory()
+    memory.cells[memory.loop() + layout.L_TID] = threading.get_native_id()
+    bench.greet(memory)
+    spent_ns = time.thread_time_ns()
+    while time.thread_time_ns() - spent_ns < 50_000_000:
+        pass
+    (loop,) = bench.close().loops
+    assert loop.cpu_ns is not None
+    assert 40_000_000 < loop.cpu_ns < time.thread_time_ns()  # the kernel counts by the tick
+
+
+def test_the_cpu_time_of_a_thread_that_cannot_be_found_is_not_known(bench: Bench) -> None:
+    memory = HandMadeMemory()
+    memory.cells[memory.loop() + layout.L_TID] = 2**22 + 1  # above the kernel's highest
+    bench.greet(memory)
+    assert bench.close().loops[0].cpu_ns is None
 
 
 @pytest.mark.parametrize(

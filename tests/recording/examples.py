@@ -61,7 +61,20 @@ EVERYTHING = Recording(
         Process(2, 4712, 4711, "", "", STARTED_NS + 2),
     ),
     loops=(
-        Loop(1, 1, 4711, 4711, "asyncio", "MainThread", STARTED_NS, STARTED_NS + 8, {0: 1, 400: 2**40, 900: 3}, 17),
+        Loop(
+            1,
+            1,
+            4711,
+            4711,
+            "asyncio",
+            "MainThread",
+            STARTED_NS,
+            STARTED_NS + 8,
+            {0: 1, 400: 2**40, 900: 3},
+            17,
+            None,
+            5,
+        ),
         Loop(2, 2, 4712, 4713, "uvloop", "worker", STARTED_NS + 3, STARTED_NS + 3, {}, None),
         Loop(
             3, 2, 4712, 4714, "epoll", "", STARTED_NS, STARTED_NS, {}, None, CoarseHistogram((0, 2, 4), (5, 0), 1000, 4)
@@ -102,7 +115,7 @@ def store(recording: Recording, writer: Writer) -> None:
             writer.process_ended(process.id, process.ended_ns, process.ending)
     for loop in recording.loops:
         writer.loop(loop.process_id, loop.tid, loop.kind, loop.name, loop.opened_ns)
-        writer.loop_seen(loop.id, loop.last_ns, loop.zero_waits)
+        writer.loop_seen(loop.id, loop.last_ns, loop.zero_waits, loop.cpu_ns)
         writer.histogram(loop.id, loop.last_ns, loop.counts)
         if loop.coarse:
             writer.coarse(loop.id, loop.coarse)
