@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -92,8 +93,10 @@ class FileServer:
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass  # the client left, or does not speak HTTP
         finally:
-            self.tasks.discard(asyncio.current_task())
             writer.close()
+            with contextlib.suppress(ConnectionError):  # an error that nobody asks for is one asyncio may print
+                await writer.wait_closed()
+            self.tasks.discard(asyncio.current_task())
 
     async def handle_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request, and its line in the log. Returns whether the connection stays open."""

@@ -325,11 +325,7 @@ def test_client_that_leaves_in_the_middle_does_no_harm(server: Server) -> None:
                 client.sendall(f"GET /files/{name} HTTP/1.1\r\n\r\n".encode())
         assert server.get(f"/files/{name}") == [(200, slow_storage.content_of(name))]
     code, _, err = server.end(by=signal.SIGTERM)
-    assert code == 0
-    # asyncio itself may complain, as it collects a connection whose client was gone before the answer.
-    assert not err or err.startswith(
-        "Future exception was never retrieved\nfuture: <Future finished exception=BrokenPipe"
-    )
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
