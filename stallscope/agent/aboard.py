@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from _thread import get_ident, get_native_id
+from functools import partial
 from time import monotonic_ns
 
 from . import layout, text
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 class Agent:
     """Observes this process until ``stop``; an error of its own takes it out, never the program.
 
-    ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid``, ``follow``; and ``attached``,
-    true in a process that runs already: then the watchdog works at once, until it is asked to leave, and ``brought``
-    are the library's modules that were imported for our sake.
+    ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid`` (0: not to be seen from here),
+    ``follow``; and ``attached``, true in a process that runs already: then the watchdog works at once, until it is
+    asked to leave. In such a process ``brought`` are the library's modules that were imported for our sake,
+    ``running`` is the main thread's (loop or None, identity, number), and ``hand_over`` stands in for the socket.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -42,7 +43,8 @@ class Agent:
 
     def start(self) -> None:
         """Announce the process and wait for asyncio to be imported."""
-        refused = send_memory(self.config["socket"], self.memory, self._greeting())
+        hand_over = self.config.pop("hand_over", None) or partial(send_memory, self.config.get("socket", ""))
+        refused = hand_over(self.memory, self._greeting())
         self.memory.close_fd()
         if refused is not None:  # no collector: stay out of the way
             self.alive[0] = 0
@@ -51,7 +53,7 @@ class Agent:
         when_imported("asyncio.base_events", self._hook)
         if self.attached:
             if self._hooks is not None:
-                self._hooks.adopt_running()
+                self._hooks.adopt_running(*self.config.pop("running"))
             self.watchdog.wake()
 
     def stop(self, why: str = "") -> None:
@@ -88,12 +90,24 @@ class Agent:
         """Whether this process is observed; a forked child that is to be followed comes aboard here."""
         if self.alive[0]:
             return True
-        if _getpid() == self._pid or not self.config["follow"]:
+        if _getpid() == self._pid:
             return False
-        self._unhook()
+        self.shed()
+        if not self.config["follow"]:
+            return False
         self._come_aboard()
         self.start()
         return bool(self.alive[0])
+
+    def shed(self) -> None:
+        """In a forked child: take off what it has inherited."""
+        if _getpid() != self._pid and self.pauses is not None:
+            self._unhook()
+
+    def heartbeat_ns(self) -> int:
+        """When the collector was last heard of."""
+        heard: int = self.memory.cells[layout.H_HEARTBEAT]
+        return heard
 
     def adopt_in_child(self, loop: Any) -> None:
         """A forked child goes on running a loop of its parent's: observe it too, if children are followed."""
@@ -103,10 +117,10 @@ class Agent:
         except Exception as error:
             self.failed(error)
 
-    def open_loop(self, kind: str, loop: Any) -> Optional[LoopState]:
-        """A slot for a loop that runs in this thread; None when all are taken."""
-        tid, cells = get_native_id(), self.memory.cells
-        identity = text.encode({"kind": kind, "name": type(loop).__name__, "thread": _thread_name(get_ident(), tid)})
+    def open_loop(self, kind: str, loop: Any, ident: int, tid: int) -> Optional[LoopState]:
+        """A slot for a loop that runs in that thread; None when all are taken."""
+        cells = self.memory.cells
+        identity = text.encode({"kind": kind, "name": type(loop).__name__, "thread": _thread_name(ident, tid)})
         loop_at = self._free_slot(tid, identity)
         if loop_at is None:
             cells[layout.H_UNSEEN_LOOPS] += 1
@@ -114,7 +128,7 @@ class Agent:
         cell = loop_at // layout.CELL
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
         cells[cell + layout.L_OPENED] = cells[cell + layout.L_OPENED] or monotonic_ns()
-        state = LoopState(loop_at, tid, get_ident(), loop)
+        state = LoopState(loop_at, tid, ident, loop)
         state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
         self.pauses.install()

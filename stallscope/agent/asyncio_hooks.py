@@ -15,6 +15,7 @@ selector). A loop that runs by other means (nest_asyncio) is adopted by its firs
 from __future__ import annotations
 
 import sys
+from _thread import get_ident, get_native_id
 from _weakref import ref
 from time import monotonic_ns
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
@@ -102,14 +103,15 @@ class AsyncioHooks:
             self._loops._set_coroutine_origin_tracking = self._track  # type: ignore[attr-defined]
         del self._ran, self._tracked  # or hooks and wrappers would keep each other, and the shared memory, alive
 
-    def adopt_running(self) -> None:
-        """Observe the loop that is in the middle of a handler in this thread. One that waits is met at its next
+    def adopt_running(self, loop: Any, ident: int, tid: int) -> None:
+        """Observe the loop if that thread is in the middle of one of its handlers. One that waits is met at its next
         handler: its wait is no part of an iteration."""
-        from asyncio.events import _get_running_loop
-
-        loop = _get_running_loop()
-        if loop is not None and not _waits(sys._getframe(1)):
-            self.adopt(loop)
+        if loop is None or getattr(loop, "_thread_id", None) != ident or _waits(ident):
+            return
+        self.adopt(loop, ident, tid)
+        state = loop.__dict__.get(STATE)
+        if state is not None and _waits(ident):  # since we looked, by a ``select`` that it had fetched before
+            state.started = self._agent.memory.cells[state.cell + layout.L_STARTED] = 0
 
     def run_failed(self, loop: Any, error: Exception) -> None:
         """After a handler something went wrong: a loop not met before, or an error."""
@@ -133,12 +135,12 @@ class AsyncioHooks:
         elif loop._thread_id is None or not self._agent.alive[0]:
             self.release(loop, state)
 
-    def adopt(self, loop: Any) -> None:
-        """Observe the loop, which runs in this thread, or is about to."""
+    def adopt(self, loop: Any, ident: int = 0, tid: int = 0) -> None:
+        """Observe the loop, which runs in that thread, or is about to; 0 is this one."""
         selector = getattr(loop, "_selector", None)
         if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
             return
-        state = self._agent.open_loop("asyncio", loop)
+        state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id())
         if state is None:
             self._unseen.add(ref(loop))
             return
@@ -160,8 +162,9 @@ class AsyncioHooks:
             self._agent.close_loop(state, monotonic_ns())
 
 
-def _waits(frame: Any) -> bool:
-    """Whether the innermost loop above this frame is in its selector."""
+def _waits(ident: int) -> bool:
+    """Whether the innermost loop of that thread is in its selector."""
+    frame: Any = sys._current_frames().get(ident)
     while frame is not None and frame.f_code.co_name != "_run":
         if frame.f_code.co_name == "select" and frame.f_code.co_filename.endswith("selectors.py"):
             return True

@@ -1,7 +1,8 @@
-"""Run by the target's own interpreter, in a process of ours: sources on stdin, code for that interpreter on stdout.
+"""Run by an interpreter of the target's version, in a process of ours: sources on stdin, code for it on stdout.
 
-Both are marshalled {module name: (path, ...)}. Annotations, docstrings and ``from __future__`` go: the target
-would spend a third of its pause on them. CPython 3.8 and newer.
+Both are marshalled {module name: (path, ...)}; the codes are marshalled each for itself, so that the target can load
+them one at a time. Annotations, docstrings and ``from __future__`` go: the target would spend a third of the time
+on them. CPython 3.8 and newer.
 """
 
 import __future__
@@ -28,5 +29,5 @@ def compiled(path: str, text: str) -> CodeType:
 
 if __name__ == "__main__":
     given = marshal.load(sys.stdin.buffer)
-    done = {name: (path, compiled(path, text)) for name, (path, text) in given.items()}
-    sys.stdout.buffer.write(b"done" + marshal.dumps(done))
+    done = {name: (path, marshal.dumps(compiled(path, text))) for name, (path, text) in given.items()}
+    sys.stdout.buffer.write(b"done" + marshal.dumps((sys.version_info[:2], done), 2))

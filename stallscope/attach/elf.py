@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 from struct import Struct
 
 PAGE = mmap.PAGESIZE
-X86_64 = 62  # e_machine
+X86_64, AARCH64 = 62, 183  # e_machine
 _HEADER = Struct("<HHIQQQIHHHHHH")  # after e_ident
 _SEGMENT = Struct("<IIQQQQQQ")
 _SECTION = Struct("<IIQQQQIIQQ")
@@ -92,6 +93,11 @@ class Elf:
         flag = _EXECUTABLE if executable else _WRITABLE
         end = max((s[3] + s[6] for s in self._loads if s[1] & flag), default=0)
         return (end + 15) & -16, (end + PAGE - 1) & -PAGE
+
+    def told(self, pattern: re.Pattern[bytes]) -> str | None:
+        """What the pattern's first group finds in the file's bytes; None without a match."""
+        found = pattern.search(self._data)
+        return found[1].decode() if found else None
 
     @cached_property
     def _loads(self) -> list[tuple[int, ...]]:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from stallscope.attach import elf, trampoline
+from stallscope.attach.facts import Facts
 from stallscope.attach.ptrace import FIELDS, RefusedError, Registers, Thread
 from stallscope.errors import NotObservable
 
@@ -47,11 +48,10 @@ class Injected:
 class Plan:
     """Everything that is found before the target is stopped. Raises NotObservable when something is missing."""
 
-    def __init__(self, pid: int, source: bytes) -> None:
-        self.pid = pid
+    def __init__(self, facts: Facts, source: bytes) -> None:
+        self.pid = pid = facts.pid
         self.maps = elf.mappings(pid)
-        by_path = elf.modules(self.maps)
-        python = elf.interpreter_of(pid, by_path, "PyRun_SimpleString")
+        by_path, python = facts.modules, facts.python
         if python is None:
             raise NotObservable(
                 f"process {pid} is no CPython, or a static one without symbols: attach is impossible; "

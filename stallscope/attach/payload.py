@@ -1,7 +1,7 @@
-"""What arrives in the target: the agent, compiled for the target's own interpreter, and the line that starts it.
+"""What arrives in the target: the agent, compiled for the target's own interpreter, and the text that starts it.
 
-Compiling is pause: 60 KB of source cost the target some 40 ms. So the target's own program compiles
-it beforehand, in a process of ours; where that fails (an embedded interpreter) the source goes.
+Compiling holds the program up: 60 KB of source are some 40 ms. So an interpreter of the target's version compiles it
+beforehand, in a process of ours; where there is none (an embedded interpreter) the source goes.
 """
 
 from __future__ import annotations
@@ -10,55 +10,86 @@ import ast
 import marshal
 import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 from stallscope import agent
 from stallscope.attach.facts import Facts
+
+Modules = dict[str, tuple[str, bytes | str]]
+"""(path, marshalled code or source) by module name, the package first, and each after those that it imports."""
 
 _NAME = "_stallscope_agent"
 _BOARDING = "boarding"
 _PYTHON = re.compile(r"python[0-9.]*[dt]*")
 _LIMIT_S = 20
 _COMPILER = Path(__file__).with_name("compiler.py")
+_BOOT = Path(agent.__file__).parent / "boot"
 
 
-def payload_for(facts: Facts) -> bytes:
-    """Marshalled {module name: (path, code)}; with texts for codes where the target's program compiles nothing."""
-    sources = marshal.dumps(_sources(), 2)  # the format that every version reads
-    name = os.readlink(f"/proc/{facts.pid}/exe").removesuffix(" (deleted)")
-    if not _PYTHON.fullmatch(os.path.basename(name)):  # a server with Python inside: to run it could do anything
+def modules_for(facts: Facts) -> Modules:
+    """The agent's modules, and ``boarding``; with sources for codes where nothing here compiles for that version."""
+    sources = _sources()
+    command, options = _interpreter(facts)
+    if not command:
         return sources
-    other_user = {"user": facts.uid, "group": facts.gid, "extra_groups": []} if facts.uid != os.geteuid() else {}
     try:
-        compiled = subprocess.run(  # never with more rights than the target has: its program is not ours
-            [name, "-I", "-S", "-c", _COMPILER.read_text()],
-            executable=f"/proc/{facts.pid}/exe", input=sources, capture_output=True, timeout=_LIMIT_S, cwd="/",
-            **other_user,  # type: ignore[call-overload]
+        done = subprocess.run(
+            [*command, "-I", "-S", "-c", _COMPILER.read_text()],
+            input=marshal.dumps(sources, 2), capture_output=True, timeout=_LIMIT_S, cwd="/", **options,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return sources
-    output: bytes = compiled.stdout
-    return output[4:] if compiled.returncode == 0 and output.startswith(b"done") else sources
+    if done.returncode or not done.stdout.startswith(b"done"):
+        return sources
+    version, modules = marshal.loads(done.stdout[4:])
+    return modules if facts.version in (None, version) else sources
 
 
-def line_for(payload: Path, config: Mapping[str, object], answer_to: Path) -> bytes:
-    """The source that the target runs: leaves no name in ``__main__``, and lets no exception out."""
-    run = (
-        f"(lambda p, n: (exec(p[{_BOARDING!r}][1], n), n['board']({dict(config)!r}, p, {str(answer_to)!r})))"
-        "(__import__('marshal').loads(f), {'__name__': '_stallscope_boarding'})"
-    )
-    read = "(lambda f: (f.read(), f.close())[0])"
-    return f"try:\n (lambda f: {run})({read}(open({str(payload)!r}, 'rb')))\nexcept BaseException:\n pass\n".encode()
+def payload_of(modules: Modules, config: Mapping[str, object], pulse: bytes | None = None) -> bytes:
+    """What fills the box. ``pulse``: the bytes of the library that is to come aboard with the agent."""
+    package = {name: module for name, module in modules.items() if name != _BOARDING}
+    given = {_BOARDING: modules[_BOARDING], "agent": package, "config": dict(config), "pulse": pulse}
+    return marshal.dumps(given, 2)  # the format that every version reads
 
 
-def _sources() -> dict[str, tuple[str, str]]:
-    """(path, text) by module name, the package first, and each module after those that it imports."""
-    directory = Path(agent.__file__).parent
+def starter(name: str) -> bytes:
+    """The text that the main thread runs: leaves no name in ``__main__``, and lets no exception out."""
+    tree = ast.parse((_BOOT / "bootstrap.py").read_text())
+    bodies: list[ast.Module | ast.FunctionDef] = [tree]
+    bodies += [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for body in bodies:
+        body.body = body.body[1:]  # their docstrings
+    text = ast.unparse(tree)
+    return f"try:\n exec({text!r}, {{'NAME': {name!r}}})\nexcept BaseException:\n pass\n".encode()
+
+
+def _interpreter(facts: Facts) -> tuple[list[str], dict[str, Any]]:
+    """Command and options of an interpreter that compiles for the target; no command when there is none.
+
+    The target's own program is run with no more rights than the target has, and never out of another container:
+    what lies there is not to run out here.
+    """
+    own = os.readlink(f"/proc/{facts.pid}/exe").removesuffix(" (deleted)")
+    if facts.is_near() and _PYTHON.fullmatch(os.path.basename(own)):
+        # Not a server with Python inside: to run that could do anything.
+        other = {"user": facts.uid, "group": facts.gid, "extra_groups": []} if facts.uid != os.geteuid() else {}
+        return [own], {"executable": f"/proc/{facts.pid}/exe", "env": facts.library_path(), **other}
+    if facts.version == sys.version_info[:2]:
+        return [sys.executable], {}
+    named = facts.version and shutil.which(f"python{facts.version[0]}.{facts.version[1]}")
+    return ([named] if named else []), {}
+
+
+def _sources() -> Modules:
+    directory = _BOOT.parent
     texts = {path.stem: path.read_text() for path in sorted(directory.glob("*.py"))}
-    found = {_BOARDING: (str(directory / "boot" / "boarding.py"), (directory / "boot" / "boarding.py").read_text())}
+    found: Modules = {_BOARDING: (str(_BOOT / "boarding.py"), (_BOOT / "boarding.py").read_text())}
     package = texts.pop("__init__")
     found[_NAME] = (str(directory / "__init__.py"), package)
     for stem in TopologicalSorter({stem: _imported(text) for stem, text in texts.items()}).static_order():

@@ -2,99 +2,144 @@
 
 from __future__ import annotations
 
-import ast
 import os
+import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, TypeVar
 
+from stallscope.attach import box as boxes
 from stallscope.attach.facts import Facts
 from stallscope.attach.inject import Plan, inject
-from stallscope.attach.payload import line_for, payload_for
+from stallscope.attach.payload import Modules, modules_for, payload_of, starter
 from stallscope.collect.collector import DRAIN_S, Collector
 from stallscope.errors import NotObservable
 
 _ANSWER_S = 10.0
 _LEAVE_S = 3.0
+_LOOK_S = 0.002
+_Found = TypeVar("_Found")
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True, slots=True)
 class Boarded:
-    """How the agent came aboard: the longest time for which the target was held up, in ns."""
+    """How the agent came aboard: the longest time for which the target was held up, in ns.
 
-    pause_ns: int
-
-
-def come_aboard(facts: Facts, collector: Collector, threshold_ns: int, payload: bytes | None = None) -> Boarded:
-    """Bring the agent into the process and wait until it answers. Raises NotObservable with the reason.
-
-    ``payload`` is what ``payload_for`` made for another process of the same program, to make it once only.
+    ``stop_ns`` is that of the thread that was turned aside, ``piece_ns`` the longest piece of the agent's own start,
+    for which the interpreter's lock was held in another thread.
     """
-    directory = Path(collector.socket_path).parent
-    brought, answers = directory / "agent", directory / "answers"
-    brought.write_bytes(payload_for(facts) if payload is None else payload)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(answers))
-        if facts.uid != os.geteuid():
-            for path in (directory, brought, answers, Path(collector.socket_path)):
-                os.chown(path, facts.uid, facts.gid)
-        config = {
-            "threshold_ns": threshold_ns, "socket": collector.socket_path, "owner_pid": os.getpid(),
-            "follow": False, "attached": True,
-        }  # fmt: skip
-        plan = Plan(facts.pid, line_for(brought, config, answers))
-        injected = inject(plan)
-        spent = _answered(facts, collector, listener)
+
+    stop_ns: int
+    piece_ns: int
+
+    @property
+    def pause_ns(self) -> int:
+        """The longest of them."""
+        return max(self.stop_ns, self.piece_ns)
+
+
+def come_aboard(facts: Facts, collector: Collector, threshold_ns: int, modules: Modules | None = None) -> Boarded:
+    """Bring the agent into the process and wait until it observes. Raises NotObservable with the reason.
+
+    ``modules`` is what ``modules_for`` made for another process of the same program, to make it once only.
+    """
+    config = {
+        "threshold_ns": threshold_ns, "owner_pid": 0 if "pid" in facts.other_namespaces() else os.getpid(),
+        "follow": False, "attached": True,
+    }  # fmt: skip
+    payload = payload_of(modules or modules_for(facts), config)
+    name = boxes.PREFIX + secrets.token_hex(4)
+    plan = Plan(facts, starter(name))
+    injected = inject(plan)
+    with _box(facts, name) as box:
         if injected.queued:
             plan.ran()
-    return Boarded(max(injected.pause_ns, spent))
+        box.fill(payload)
+        return Boarded(injected.pause_ns, _longest_piece(facts, collector, box))
 
 
-def _answered(facts: Facts, collector: Collector, listener: socket.socket) -> int:
-    """Wait for the answer, and greet the agent; how long its start took, in ns."""
-    listener.settimeout(0.005)
+def _box(facts: Facts, name: str) -> boxes.Box:
+    """The box, when the thread that was turned aside has made it."""
+    found = _awaited(facts, lambda: boxes.opened(facts.pid, name))
+    if found is None:
+        raise NotObservable(
+            f"the agent did not start in process {facts.pid} within {_ANSWER_S:.0f} s: its main thread is "
+            f"{facts.doing()} and has not come back to Python; nothing was left behind, try again later"
+        )
+    return found
+
+
+def _longest_piece(facts: Facts, collector: Collector, box: boxes.Box) -> int:
+    """Take the agent's memory over, and wait for its last words; the longest piece of its start, in ns."""
+    taken = False
+    while True:
+        try:
+            heard = _awaited(facts, lambda: _news(box, taken))
+        except ValueError as error:
+            raise NotObservable(f"the agent could not start in process {facts.pid}: {error}") from None
+        if heard is None:
+            raise NotObservable(
+                f"the agent did not finish its start in process {facts.pid} within {_ANSWER_S:.0f} s: other threads "
+                "keep the interpreter busy; it leaves by itself, try again later"
+            )
+        ended, said = heard
+        if ended:
+            return _judged(facts, said)
+        taken = True
+        _take_memory(facts, collector, said)
+        box.taken()
+
+
+def _news(box: boxes.Box, taken: bool) -> tuple[bool, dict[str, Any]] | None:
+    heard = box.said()
+    return heard if heard is not None and (heard[0] or not taken) else None
+
+
+def _take_memory(facts: Facts, collector: Collector, said: dict[str, Any]) -> None:
+    import json
+
+    descriptor = boxes.open_memory(f"/proc/{facts.pid}/fd/{said.get('memory')}")
+    if descriptor is None:
+        raise NotObservable(f"the agent's shared memory in process {facts.pid} cannot be opened")
+    try:
+        greeting = json.loads(said["greeting"])
+    except (KeyError, ValueError, TypeError):
+        greeting = {}
+    collector.take(descriptor, {**greeting, "pid": facts.pid, "parent": facts.parent})
+
+
+def _judged(facts: Facts, said: dict[str, Any]) -> int:
+    if "ok" in said:
+        return int(said.get("longest_ns", 0))
+    if "owner" in said:
+        whom = f"process number {said['owner']}" if said["owner"] else "one outside its container"
+        raise NotObservable(
+            f"process {facts.pid} is observed already, by stallscope with {whom}: wait for it to end, or end it"
+        )
+    raise NotObservable(f"the agent could not start in process {facts.pid}: {said.get('error')}")
+
+
+def _awaited(facts: Facts, look: Callable[[], _Found | None]) -> _Found | None:
+    """What ``look`` finds, once it is not None; None when our patience ends. Raises NotObservable if the target does."""
     limit = time.monotonic() + _ANSWER_S
     while time.monotonic() < limit:
-        collector.drain()
         try:
-            said = ast.literal_eval(listener.recv(4096).decode())
-        except TimeoutError:
-            _require_alive(facts)
-            continue
-        if "ok" in said:
-            collector.drain()
-            return int(said["spent_ns"])
-        if "owner" in said:
-            raise NotObservable(
-                f"process {facts.pid} is observed already, by stallscope with process number {said['owner']}: wait for "
-                "it to end, or end it"
-            )
-        raise NotObservable(f"the agent could not start in process {facts.pid}: {said.get('error')}")
-    raise NotObservable(
-        f"the agent did not start in process {facts.pid} within {_ANSWER_S:.0f} s: its main thread is "
-        f"{_doing(facts.pid)} and has not come back to Python; nothing was left behind, try again later"
-    )
+            found = look()
+        except (FileNotFoundError, ProcessLookupError):
+            found = None
+        if found is not None:
+            return found
+        if not facts.lives():
+            raise NotObservable(f"process {facts.pid} ended while the agent was coming aboard")
+        time.sleep(_LOOK_S)
+    return None
 
 
-def _doing(pid: int) -> str:
-    try:
-        where = Path(f"/proc/{pid}/wchan").read_text()
-    except OSError:
-        where = "0"
-    return f"waiting in the kernel ({where})" if where not in ("0", "") else "in C code"
-
-
-def _require_alive(facts: Facts) -> None:
-    if not Path(f"/proc/{facts.pid}").exists() or Facts(facts.pid).status.get("State", "Z")[0] in "ZX":
-        raise NotObservable(f"process {facts.pid} ended while the agent was coming aboard")
-
-
-def watch(facts: Facts, collector: Collector, duration_s: float, tell: Callable[[float], None]) -> str:
+def watch(collector: Collector, duration_s: float, tell: Callable[[float], None]) -> str:
     """Drain until the time is over, a signal asks to end, or the target ends; why it ended.
 
     ``tell`` is called with the elapsed seconds, at each drain.

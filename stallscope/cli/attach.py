@@ -41,6 +41,7 @@ def attach(
     The process needs nothing installed. It is held up for about a millisecond, and is as before
     when stallscope leaves: after --duration, at Ctrl-C, or by SIGTERM.
     """
+    from stallscope.attach.checks import require_attachable
     from stallscope.attach.facts import facts_of
     from stallscope.attach.session import come_aboard, endings_held, leave, watch
     from stallscope.collect.collector import Collector
@@ -49,7 +50,7 @@ def attach(
     duration_s = parse_duration_ns(duration, "--duration") / 1e9
     facts = facts_of(pid)
     _require_method(method, facts)
-    facts.require_attachable()
+    require_attachable(facts)
     path = output or Path(f"{facts.name.partition('/')[0]}-{facts.pid}-{time.strftime('%Y%m%d-%H%M%S')}.stall")
     with endings_held(), Collector(_writer(path, threshold_ns, facts, force=force)) as collector:
         try:
@@ -59,7 +60,7 @@ def attach(
             path.unlink(missing_ok=True)
             raise
         say(f"aboard process {facts.pid} ({facts.name}); it was paused for {boarded.pause_ns / 1e6:.1f} ms")
-        why = watch(facts, collector, duration_s, _Progress(collector).tell)
+        why = watch(collector, duration_s, _Progress(collector).tell)
         left = leave(collector)
         _conclude(collector, facts, path, threshold, why, left=left)
 

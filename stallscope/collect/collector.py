@@ -84,6 +84,16 @@ class Collector:
         names = sorted({name for observed in self.processes for name in observed.foreign})
         return f" ({', '.join(names)} needs the pulse)" if names else ""
 
+    def take(self, descriptor: int, greeting: dict[str, Any]) -> None:
+        """Observe the process of this greeting by the shared memory behind the descriptor, which is closed.
+
+        Raises NotObservable for a memory that is not ours.
+        """
+        try:
+            self._observe(MemoryReader(descriptor), greeting, self._clock())
+        except (OSError, *MALFORMED) as error:
+            raise NotObservable(f"the agent's shared memory cannot be read: {error}") from None
+
     def drain(self) -> None:
         """Greet newcomers, take what is new, say goodbye to the dead."""
         if self.stopped:
@@ -156,12 +166,15 @@ class Collector:
         try:
             text, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
             reader = MemoryReader(descriptors.pop())  # first: the descriptor is then its to close
-            greeting: dict[str, Any] = json.loads(text)
-            for same in [observed for observed in self._observed if observed.pid == greeting["pid"]]:
-                self._bid_farewell(same, now, "replaced")
-            self._observed.append(Observed(reader, self._writer, greeting))
+            self._observe(reader, json.loads(text), now)
         except (OSError, RecursionError, NotObservable, *MALFORMED) as error:
             self._writer.note(f"a process could not be observed: {error}")
+
+
+    def _observe(self, reader: MemoryReader, greeting: dict[str, Any], now: int) -> None:
+        for same in [observed for observed in self._observed if observed.pid == greeting["pid"]]:
+            self._bid_farewell(same, now, "replaced")
+        self._observed.append(Observed(reader, self._writer, greeting))
 
 
 def _children_of(pid: int) -> list[int]:

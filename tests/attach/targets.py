@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stallscope.attach.facts import Facts
+from stallscope.attach.payload import Modules
 from stallscope.attach.session import Boarded, come_aboard, leave
 from stallscope.collect.collector import Collector
 from stallscope.recording.writer import Writer
@@ -78,7 +79,7 @@ def running(executable: str, kind: str) -> Iterator[Target]:
 
 @contextmanager
 def stay(
-    target: Target | subprocess.Popen[Any], path: Path, payload: bytes | None = None
+    target: Target | subprocess.Popen[Any], path: Path, modules: Modules | None = None
 ) -> Iterator[tuple[Collector, Boarded]]:
     """Come aboard, and leave at the end."""
     now_ns = time.monotonic_ns()
@@ -87,7 +88,7 @@ def stay(
     )
     with Collector(writer) as collector:
         try:
-            yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, payload)
+            yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, modules)
         finally:
             leave(collector)
 

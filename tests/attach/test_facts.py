@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from stallscope.attach.checks import require_attachable
 from stallscope.attach.facts import facts_of
 from stallscope.attach.ptrace import Thread
 from stallscope.errors import NotObservable, UnreadableInput
@@ -37,7 +38,7 @@ def program(*command: str, ready: bool = True) -> Iterator[subprocess.Popen[byte
 
 def refusal(pid: int | str) -> str:
     with pytest.raises(NotObservable) as refused:
-        facts_of(str(pid)).require_attachable()
+        require_attachable(facts_of(str(pid)))
     return str(refused.value)
 
 
@@ -50,7 +51,7 @@ def refusal_as(uid: int, pid: int) -> str:
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
-            facts_of(str(pid)).require_attachable()
+            require_attachable(facts_of(str(pid)))
         except BaseException as error:
             os.write(writing, f"{type(error).__name__}: {error}".encode())
         finally:
@@ -159,4 +160,4 @@ def test_a_process_that_is_not_dumpable() -> None:
 
 def test_a_fitting_process_is_not_refused() -> None:
     with program(sys.executable, "-c", WAITING) as process:
-        facts_of(str(process.pid)).require_attachable()
+        require_attachable(facts_of(str(process.pid)))

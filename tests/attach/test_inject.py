@@ -11,7 +11,7 @@ import pytest
 from stallscope.attach import session
 from stallscope.attach.facts import Facts
 from stallscope.attach.inject import Plan, inject
-from stallscope.attach.payload import payload_for
+from stallscope.attach.payload import modules_for
 from stallscope.errors import NotObservable
 from tests.attach.targets import PATIENCE_S, running, stay
 from tests.zoo.attach_matrix import Row, cycle
@@ -24,9 +24,9 @@ IN_C = "print('ready', flush=True)\nsum(range(10**12))"
 @pytest.mark.parametrize("kind", ["idle", "cpu", "lock", "ticking"])
 def test_a_killed_injector_leaves_the_target_running(kind: str, tmp_path: Path) -> None:
     with running(sys.executable, kind) as target:
-        before, payload, row = target.report(), payload_for(Facts(target.pid)), Row(kind)
+        before, modules, row = target.report(), modules_for(Facts(target.pid)), Row(kind)
         for _ in range(10):
-            cycle(target, payload, tmp_path / "x.stall", row, kill=True)
+            cycle(target, modules, tmp_path / "x.stall", row, kill=True)
             assert target.process.poll() is None
         assert row.killed
         assert target.settled(before) == before
@@ -51,7 +51,7 @@ def test_any_source_runs_in_the_main_thread(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    injected = inject(Plan(process.pid, source.encode()))
+    injected = inject(Plan(Facts(process.pid), source.encode()))
     assert not injected.queued
     process.communicate(b"\n", timeout=PATIENCE_S)
     assert process.returncode == 0

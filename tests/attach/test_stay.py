@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stallscope.attach.facts import Facts
-from stallscope.attach.payload import payload_for
+from stallscope.attach.payload import modules_for
 from tests.attach.targets import PATIENCE_S, Client, Target, running, stay
 from tests.interpreters import every_version, require
 
@@ -23,10 +23,10 @@ def executable(request: pytest.FixtureRequest) -> str:
 
 
 def cycles(target: Target, directory: Path, count: int) -> None:
-    payload = payload_for(Facts(target.pid))
+    modules = modules_for(Facts(target.pid))
     before = target.report()
     for _ in range(count):
-        with stay(target, directory / "x.stall", payload) as (_collector, boarded):
+        with stay(target, directory / "x.stall", modules) as (_collector, boarded):
             assert boarded.pause_ns > 0
             assert "_stallscope_agent" in target.report()["modules"]
         assert target.settled(before) == before
@@ -48,9 +48,9 @@ def test_no_byte_of_a_busy_echo_server_is_wrong(executable: str, tmp_path: Path)
         before = target.report()
         client = Client(target.port)
         try:
-            payload = payload_for(Facts(target.pid))
+            modules = modules_for(Facts(target.pid))
             for _ in range(CYCLES):
-                with stay(target, tmp_path / "x.stall", payload) as (collector, _):
+                with stay(target, tmp_path / "x.stall", modules) as (collector, _):
                     drain_until_seen(collector)
         finally:
             client.end()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stallscope.attach.facts import Facts
-from stallscope.attach.payload import payload_for
+from stallscope.attach.payload import Modules, modules_for
 from stallscope.errors import NotObservable
 from tests.attach.target import KINDS
 from tests.attach.targets import Client, Target, stay
@@ -45,13 +45,13 @@ class Row:
         )
 
 
-def cycle(target: Target, payload: bytes, path: Path, row: Row, kill: bool) -> None:
+def cycle(target: Target, modules: Modules, path: Path, row: Row, kill: bool) -> None:
     """One stay, made by a process of its own so that it can end at any moment."""
     reading, writing = os.pipe()
     maker = os.fork()
     if maker == 0:
         os.close(reading)
-        _make(target, payload, path, writing)
+        _make(target, modules, path, writing)
     os.close(writing)
     if kill and _kill_injector(maker):
         row.killed += 1
@@ -65,10 +65,10 @@ def cycle(target: Target, payload: bytes, path: Path, row: Row, kill: bool) -> N
         row.refused.append(said)
 
 
-def _make(target: Target, payload: bytes, path: Path, writing: int) -> None:
+def _make(target: Target, modules: Modules, path: Path, writing: int) -> None:
     said = "nothing"
     try:
-        with stay(target, path, payload) as (_, boarded):
+        with stay(target, path, modules) as (_, boarded):
             said = f"pause {boarded.pause_ns / 1e6}"
     except NotObservable as error:
         said = str(error)
@@ -107,10 +107,10 @@ def visit(executable: str, kind: str, row: Row, seconds: float, share_killed: fl
     """Cycle over one target until the time is over, or it dies."""
     target = Target(executable, kind)
     client = Client(target.port) if target.port else None
-    payload = payload_for(Facts(target.pid))
+    modules = modules_for(Facts(target.pid))
     limit = time.monotonic() + seconds
     while not row.ended and time.monotonic() < limit:
-        cycle(target, payload, path, row, random.random() < share_killed)
+        cycle(target, modules, path, row, random.random() < share_killed)
         if target.process.poll() is not None or (client is not None and client.wrong):
             row.ended = f"DIED ({target.process.poll()}) {client.wrong if client else ''}"
     if client is not None:

@@ -1,85 +1,155 @@
-"""Brings the agent aboard a process that already runs: what ``stallscope attach`` makes its main thread execute.
+"""Brings the agent aboard a process that already runs, in a thread of its own, started by ``bootstrap``.
 
-Nothing is imported from disk: every module's code was compiled for this interpreter and came along.
+Nothing is imported from disk: every module's code was compiled for this interpreter and came along in the box.
+The program waits for the interpreter's lock while we hold it; so the work is cut into pieces, and between two of
+them the thread sleeps. The longest piece is what the program may notice, and is reported.
+
+The box is a file in memory that both sides write. Byte 0 says how far it has come:
+
+== ============================================================================================
+1  filled: from byte 4096 on lies the payload, marshalled {name: what ``bootstrap`` and we read}
+2  ours: the shared memory's descriptor is offered
+3  theirs: it has been taken
+4  ours: the end; the words say how it went
+== ============================================================================================
+
+The words of 2 and 4 are the repr of a dict: their length in bytes 8 to 15, then they themselves.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from time import monotonic_ns
+from marshal import loads
+from time import monotonic_ns, sleep
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, Tuple
+    from typing import Any, Dict, Optional, Tuple
 
 _NAME = "_stallscope_agent"
+_REST_S = 0.0005
+_TRIES = 10_000
+_OFFERED, _TAKEN, _ENDED = b"\2", b"\3", b"\4"
+_SILENCE_NS = 3_000_000_000  # an owner that we cannot see is alive as long as it drains
 
 
-def board(config: Dict[str, Any], codes: Dict[str, Tuple[str, Any]], answer_to: str) -> None:
-    """Start the agent with this config, from these (path, code or text) by module name, in order.
+class _Pieces:
+    """Cuts the work, and keeps the length of the longest piece in ns."""
 
-    The answer is a datagram to the socket ``answer_to``: the repr of a dict with ``ok``, ``owner`` (the pid of another
-    that observes it) or ``error``, and ``spent_ns``.
-    """
-    begun = monotonic_ns()
+    def __init__(self) -> None:
+        self.longest_ns = 0
+        self._begun = monotonic_ns()
+
+    def rest(self, wait_s: float = _REST_S) -> None:
+        """Let the program run."""
+        self.longest_ns = max(self.longest_ns, monotonic_ns() - self._begun)
+        sleep(wait_s)
+        self._begun = monotonic_ns()
+
+
+def board(box: int, running: Tuple[Any, int, int]) -> None:
+    """Start the agent with what the box holds; ``running``: the main thread's loop, identity and number."""
+    given, inode, pieces = globals(), os.fstat(box).st_ino, _Pieces()
     try:
-        said = _come_aboard(config, codes)
+        said = _come_aboard(given, box, running, pieces)
     except BaseException as error:  # whatever it is, it must not reach the program
         _remove()
         said = {"error": "%s: %s" % (type(error).__name__, error)}
-    said["spent_ns"] = monotonic_ns() - begun
-    _answer(answer_to, said)
+    pieces.rest(0.0)
+    said["longest_ns"] = pieces.longest_ns
+    try:
+        if os.fstat(box).st_ino == inode:  # a program that closes all descriptors may have a file of its own there
+            _say(box, said, _ENDED)
+            os.close(box)
+    except OSError:
+        pass
 
 
-def _come_aboard(config: Dict[str, Any], codes: Dict[str, Tuple[str, Any]]) -> Dict[str, Any]:
-    present = sys.modules.get(_NAME)
-    agent = getattr(present, "_agent", None)
-    if agent is not None and agent.alive[0]:
-        if os.path.exists("/proc/%d" % agent.owner_pid):
-            return {"owner": agent.owner_pid}
-        agent.stop("another stallscope took over")
+def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces) -> Dict[str, Any]:
+    owner = _owner_of_another()
+    if owner is not None:
+        return {"owner": owner}
     _remove()
+    pieces.rest()
     before = set(sys.modules)
     import _socket  # noqa: F401 (here, so that it is among those that came for our sake)
 
-    _load(codes)
-    brought = [name for name in sys.modules if name not in before and not name.startswith(_NAME)]
-    agent = sys.modules[_NAME].start(dict(config, brought=brought))
+    pieces.rest()
+    _load(given["agent"], pieces)
+    brought = [name for name in list(sys.modules) if name not in before and not name.startswith(_NAME)]
+    library = _library(given.get("pulse"))
+    config = dict(given["config"], brought=brought, running=running, pulse=library and "/proc/self/fd/%d" % library)
+    config["hand_over"] = lambda memory, greeting: _hand_over(box, memory.fd, greeting, pieces)
+    pieces.rest()
+    agent = sys.modules[_NAME].start(config)
+    if library:
+        os.close(library)
     if agent.alive[0]:
         return {"ok": True}
     sys.modules[_NAME + ".leaving"].forget_modules(brought)
-    return {"error": "the collector could not be reached from the process"}
+    return {"error": "nobody took its memory over"}
+
+
+def _owner_of_another() -> Optional[int]:
+    """The process number of the stallscope that observes us already, 0 for one that we cannot see; None for none.
+
+    An agent that a fork left with us, or whose owner is dead, is taken off.
+    """
+    agent = getattr(sys.modules.get(_NAME), "_agent", None)
+    if agent is None:
+        return None
+    if not agent.alive[0]:
+        agent.shed()
+        return None
+    owner: int = agent.owner_pid
+    silence_ns = monotonic_ns() - agent.heartbeat_ns()
+    if os.path.exists("/proc/%d" % owner) if owner else silence_ns < _SILENCE_NS:
+        return owner
+    agent.stop("another stallscope took over")
+    return None
 
 
 def _remove() -> None:
-    for name in [name for name in sys.modules if name == _NAME or name.startswith(_NAME + ".")]:
+    for name in [name for name in list(sys.modules) if name == _NAME or name.startswith(_NAME + ".")]:
         del sys.modules[name]
 
 
-def _load(codes: Dict[str, Tuple[str, Any]]) -> None:
+def _load(codes: Dict[str, Tuple[str, Any]], pieces: _Pieces) -> None:
     """Run the modules, each after those that it imports: without finders, specs and locks it takes half the time."""
     for name, (path, code) in codes.items():
-        if not name.startswith(_NAME):
-            continue
         module = sys.modules[name] = type(sys)(name)
         module.__file__, module.__package__ = path, _NAME
         if name == _NAME:
             module.__path__ = [os.path.dirname(path)]
         else:
             setattr(sys.modules[_NAME], name.rpartition(".")[2], module)
-        exec(compile(code, path, "exec") if isinstance(code, str) else code, module.__dict__)
+        exec(compile(code, path, "exec") if isinstance(code, str) else loads(code), module.__dict__)
+        pieces.rest()
 
 
-def _answer(to: str, said: Dict[str, Any]) -> None:
-    import _socket
+def _library(data: Optional[bytes]) -> Optional[int]:
+    """The descriptor of a file in memory with the pulse's library; None where there is no such library."""
+    if data is None or not hasattr(os, "memfd_create"):
+        return None
+    descriptor = os.memfd_create("stallscope-pulse", os.MFD_CLOEXEC)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return descriptor
 
-    try:
-        sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-        try:
-            sender.setblocking(False)
-            sender.sendto(repr(said).encode(), to)
-        finally:
-            sender.close()
-    except OSError:  # nobody waits any more
-        pass
+
+def _hand_over(box: int, memory: int, greeting: str, pieces: _Pieces) -> Optional[str]:
+    """Offer the shared memory's descriptor, and wait until it is taken; None, or why it was not."""
+    _say(box, {"memory": memory, "greeting": greeting}, _OFFERED)
+    for _ in range(_TRIES):
+        pieces.rest()
+        if os.pread(box, 1, 0) == _TAKEN:
+            return None
+    return "nobody took the memory over"
+
+
+def _say(box: int, said: Dict[str, Any], turn: bytes) -> None:
+    words = repr(said).encode("utf-8", "replace")[:4000]
+    os.pwrite(box, len(words).to_bytes(8, "little") + words, 8)
+    os.pwrite(box, turn, 0)  # last: they are whole when they are seen
