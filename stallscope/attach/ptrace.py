@@ -109,16 +109,19 @@ class Thread:
         _ptrace(_CONT, self._tid, 0, number)
 
     def _wait(self, limit_s: float) -> tuple[int, int]:
-        """(signal, event) of the next stop. Polls: a wait without limit would hang with a thread in state D."""
-        begun = time.monotonic()
+        """(signal, event) of the next stop, within a limit: a thread in state D does not stop.
+
+        Waits for SIGCHLD, which the injector has blocked, and looks every millisecond besides. What failed: looking
+        without a pause, which takes from the target the very processor that it was to stop on.
+        """
+        limit = time.monotonic() + limit_s
         while True:
             found, status = os.waitpid(self._tid, _ALL_THREADS | os.WNOHANG)
             if found:
                 break
-            if time.monotonic() - begun > limit_s:
+            if time.monotonic() > limit:
                 raise RefusedError("its main thread is in an uninterruptible wait")
-            if time.monotonic() - begun > 0.001:
-                time.sleep(0.0001)
+            signal.sigtimedwait({signal.SIGCHLD}, 0.001)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             raise RefusedError("it ended")
         self._stopped = True

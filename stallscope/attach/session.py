@@ -75,28 +75,25 @@ def _box(facts: Facts, name: str) -> boxes.Box:
 
 def _longest_piece(facts: Facts, collector: Collector, box: boxes.Box) -> int:
     """Take the agent's memory over, and wait for its last words; the longest piece of its start, in ns."""
-    taken = False
-    while True:
-        try:
-            heard = _awaited(facts, lambda: _news(box, taken))
-        except ValueError as error:
-            raise NotObservable(f"the agent could not start in process {facts.pid}: {error}") from None
-        if heard is None:
-            raise NotObservable(
-                f"the agent did not finish its start in process {facts.pid} within {_ANSWER_S:.0f} s: other threads "
-                "keep the interpreter busy; it leaves by itself, try again later"
-            )
-        ended, said = heard
-        if ended:
-            return _judged(facts, said)
-        taken = True
+    ended, said = _heard(facts, box.said)
+    if not ended:
         _take_memory(facts, collector, said)
         box.taken()
+        _, said = _heard(facts, box.said)
+    return _judged(facts, said)
 
 
-def _news(box: boxes.Box, taken: bool) -> tuple[bool, dict[str, Any]] | None:
-    heard = box.said()
-    return heard if heard is not None and (heard[0] or not taken) else None
+def _heard(facts: Facts, look: Callable[[], tuple[bool, dict[str, Any]] | None]) -> tuple[bool, dict[str, Any]]:
+    try:
+        heard = _awaited(facts, look)
+    except ValueError as error:
+        raise NotObservable(f"the agent could not start in process {facts.pid}: {error}") from None
+    if heard is None:
+        raise NotObservable(
+            f"the agent did not finish its start in process {facts.pid} within {_ANSWER_S:.0f} s: other threads "
+            "keep the interpreter busy; it leaves by itself, try again later"
+        )
+    return heard
 
 
 def _take_memory(facts: Facts, collector: Collector, said: dict[str, Any]) -> None:
@@ -124,7 +121,7 @@ def _judged(facts: Facts, said: dict[str, Any]) -> int:
 
 
 def _awaited(facts: Facts, look: Callable[[], _Found | None]) -> _Found | None:
-    """What ``look`` finds, once it is not None; None when our patience ends. Raises NotObservable if the target does."""
+    """What ``look`` finds, once it is not None; None when our patience ends. NotObservable if the target does."""
     limit = time.monotonic() + _ANSWER_S
     while time.monotonic() < limit:
         try:

@@ -170,7 +170,6 @@ class Collector:
         except (OSError, RecursionError, NotObservable, *MALFORMED) as error:
             self._writer.note(f"a process could not be observed: {error}")
 
-
     def _observe(self, reader: MemoryReader, greeting: dict[str, Any], now: int) -> None:
         for same in [observed for observed in self._observed if observed.pid == greeting["pid"]]:
             self._bid_farewell(same, now, "replaced")
