@@ -95,6 +95,17 @@ static void *open_loop(void *self, void *arguments)
     return zero_or_error(thread_open(slot_at, epoll_fd, mark_fd, running != 0));
 }
 
+/* expect(tid, slot_at, epoll_fd, mark_fd) -> 0 or errno: the loop of another thread, from its next wait on. */
+static void *expect_loop(void *self, void *arguments)
+{
+    unsigned long long slot_at = 0;
+    int tid = 0, epoll_fd = -1, mark_fd = -1;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "iKii", &tid, &slot_at, &epoll_fd, &mark_fd))
+        return NULL;
+    return zero_or_error(thread_expect(tid, slot_at, epoll_fd, mark_fd));
+}
+
 /* close(): the calling thread's loop has ended its run; its last iteration ends here. */
 static void *close_loop(void *self, void *unused)
 {
@@ -199,6 +210,7 @@ static struct method methods[] = {
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
+    {"expect", expect_loop, METH_VARARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
 };
 

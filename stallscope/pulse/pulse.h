@@ -224,6 +224,8 @@ void descriptor_closed(int fd);
 /* The agent declares the calling thread's loop; `running`: it is in the middle of an iteration. Returns 0, or -1: no
  * room. */
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
+/* The same for a loop that runs in another thread: it is opened as that enters its next wait. */
+int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd);
 void thread_close(void);
 int threads_start(void);   /* once in a process, and again in a forked child */
 void threads_stop(void);   /* every thread's hooks become pass-throughs */

@@ -80,7 +80,7 @@ bool wait_marked(int fd)
     return self != NULL && self->mark_fd == fd && fd >= 0;
 }
 
-static struct thread *undeclared(int epoll_fd, const void *from);
+static struct thread *found(int epoll_fd, const void *from);
 
 /* The loop's own wait is the one on its epoll descriptor, or for loops that use poll or select the one that includes
  * the descriptor by which other threads wake it. Any other wait inside an iteration is a call that blocks. A thread
@@ -89,10 +89,9 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
 {
     struct thread *t = self;
     if (t == NULL || !has_loop(t)) {
-        if (fd < 0 || !atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
+        if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
             return NULL;
-        t = undeclared(fd, from);
-        return t;
+        return found(fd, from);
     }
     if (!(fd >= 0 ? t->epoll_fd == fd : marked))
         return NULL;
@@ -200,6 +199,46 @@ void thread_close(void)
     t->epoll_fd = t->mark_fd = -1;
 }
 
+/* --- loops that the agent declares from another thread: it attached while they ran ------------------------------------- */
+
+static struct {
+    _Atomic pid_t tid;  /* 0: free */
+    uint64_t slot_at;
+    int epoll_fd, mark_fd;
+} expected[LOOPS];
+static _Atomic int expected_count;
+
+int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd)
+{
+    for (int i = 0; i < LOOPS; i++) {
+        if (atomic_load(&expected[i].tid) != 0)
+            continue;
+        expected[i].slot_at = slot_at;
+        expected[i].epoll_fd = epoll_fd;
+        expected[i].mark_fd = mark_fd;
+        atomic_store(&expected[i].tid, tid);
+        atomic_fetch_add(&expected_count, 1);
+        return 0;
+    }
+    return -1;
+}
+
+/* The calling thread enters a wait: is it the loop that was expected here? */
+static bool opened_as_expected(int epoll_fd)
+{
+    pid_t tid = (pid_t)syscall(SYS_gettid);
+    for (int i = 0; i < LOOPS; i++) {
+        if (atomic_load(&expected[i].tid) != tid || (expected[i].mark_fd < 0 && expected[i].epoll_fd != epoll_fd))
+            continue;
+        atomic_store(&expected[i].tid, 0);
+        atomic_fetch_sub(&expected_count, 1);
+        return thread_open(expected[i].slot_at, expected[i].epoll_fd, expected[i].mark_fd, false) == 0;
+    }
+    return false;
+}
+
+/* --- loops that nobody declares --------------------------------------------------------------------------------------- */
+
 /* A loop that nobody declared gets one of the last slots; the agent gives it a name when it sees it. */
 static bool take_undeclared_slot(struct thread *t)
 {
@@ -225,9 +264,14 @@ static bool take_undeclared_slot(struct thread *t)
     return false;
 }
 
-static struct thread *undeclared(int epoll_fd, const void *from)
+/* The loop of a thread that has none yet, as it enters a wait; NULL: none. */
+static struct thread *found(int epoll_fd, const void *from)
 {
     struct thread *t = self;
+    if (atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd))
+        return self;
+    if (epoll_fd < 0)
+        return NULL;
     if (t == NULL && (t = registered()) == NULL)
         return NULL;
     if (t->epoll_fd == NO_ROOM || !take_undeclared_slot(t)) {
@@ -269,6 +313,7 @@ static void forked(void)
         if (t != NULL)
             kernel_close(t);
     }
+    threads_stop();
     elf_forked();
     watchdog_forked();
 }
@@ -285,6 +330,9 @@ int threads_start(void)
 
 void threads_stop(void)
 {
+    for (int i = 0; i < LOOPS; i++)
+        atomic_store(&expected[i].tid, 0);
+    atomic_store(&expected_count, 0);
     for (int i = 0; i < THREADS; i++) {
         struct thread *t = atomic_load(&threads[i]);
         if (t == NULL || !atomic_load(&t->used))
