@@ -5,16 +5,21 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from functools import partial
+from _functools import partial  # type: ignore[import-not-found]
+from _thread import get_ident
+from _weakref import ref
 from time import monotonic_ns
 
 from . import layout, text
-from .asyncio_hooks import AsyncioHooks, LoopState
+from .asyncio_hooks import AsyncioHooks
 from .handlers import HandlerTable
 from .import_watch import no_longer, when_imported
 from .leaving import forget_modules
+from .loop_state import ExactLoop, LoopState
 from .memory import Memory, alive_page, send_memory
 from .pauses import Pauses
+from .pulse import Pulse, load
+from .slots import LoopSlots
 from .watchdog import Ended, Watchdog
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
@@ -45,12 +50,17 @@ class Agent:
         """Announce the process and wait for asyncio to be imported."""
         hand_over = self.config.pop("hand_over", None) or partial(send_memory, self.config.get("socket", ""))
         refused = hand_over(self.memory, self._greeting())
-        self.memory.close_fd()
+        if refused is not None or not self.config.get("pulse"):
+            self.memory.close_fd()
         if refused is not None:  # no collector: stay out of the way
             self.alive[0] = 0
             return
         atexit.register(self._at_exit)
         when_imported("asyncio.base_events", self._hook)
+        if self.config.get("pulse"):
+            self.memory.move_fd_away()
+            for library in _LOOP_LIBRARIES:
+                when_imported(library, self._begin_pulse)
         if self.attached:
             if self._hooks is not None:
                 self._hooks.adopt_running(*self.config.pop("running"))
@@ -117,19 +127,20 @@ class Agent:
         except Exception as error:
             self.failed(error)
 
-    def open_loop(self, kind: str, loop: Any, ident: int, tid: int) -> Optional[LoopState]:
+    def open_loop(self, kind: str, loop: Any, ident: int, tid: int, running: bool) -> Optional[LoopState]:
         """A slot for a loop that runs in that thread; None when all are taken."""
-        cells = self.memory.cells
-        identity = text.encode({"kind": kind, "name": type(loop).__name__, "thread": _thread_name(ident, tid)})
-        loop_at = self._free_slot(tid, identity)
+        loop_at = self.slots.take(kind, type(loop).__name__, ident, tid)
         if loop_at is None:
-            cells[layout.H_UNSEEN_LOOPS] += 1
             return None
-        cell = loop_at // layout.CELL
+        cells, cell = self.memory.cells, loop_at // layout.CELL
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
         cells[cell + layout.L_OPENED] = cells[cell + layout.L_OPENED] or monotonic_ns()
-        state = LoopState(loop_at, tid, ident, loop)
-        state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
+        pulse = self.pulse
+        if pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
+            state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop))
+        else:
+            state = LoopState(loop_at, tid, ident, ref(loop))
+            state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
         self.pauses.install()
         self.watchdog.wake()
@@ -142,6 +153,9 @@ class Agent:
             return
         self.open_loops.remove(state)
         state.files.close()
+        if state.exact:
+            self._close_exact(state)
+            return
         if begun:
             spent = now - begun
             if spent >= self.quarter_ns:
@@ -149,6 +163,11 @@ class Agent:
             self.memory.cells[state.base + layout.bucket_of(spent)] += 1
         self.memory.cells[state.cell + layout.L_STARTED] = 0
         self.memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
+        self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
+
+    def _close_exact(self, state: LoopState) -> None:
+        if self.pulse is not None and state.ident == get_ident():
+            self.pulse.close()
         self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
 
     def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> int:
@@ -167,14 +186,27 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
-        self._slots: Dict[str, int] = {}
+        self.pulse: Optional[Pulse] = None
+        self.slots = LoopSlots(self.memory, layout.UNDECLARED if self.config.get("pulse") else layout.LOOPS)
         self.pauses: Any = Pauses(self, self.quarter_ns // 2)
         self.watchdog: Any = Watchdog(self)
+
+    def _begin_pulse(self) -> None:
+        """Something that has loops was imported: from now on the pulse is worth its thread."""
+        if not self.memory.has_fd() or not self.alive[0]:
+            return
+        pulse = load(self.config["pulse"])
+        if pulse is not None and pulse.start(self.memory.fd, self.threshold_ns):
+            self.pulse = pulse
+            self.watchdog.wake()
+        self.memory.cells[layout.H_PULSE] = int(self.pulse is not None)
+        self.memory.close_fd()
 
     def _hook(self) -> None:
         if not self.alive[0] and _getpid() == self._pid:  # it left while asyncio was being imported
             return
         try:
+            self._begin_pulse()
             self._hooks = AsyncioHooks(self)
             self._hooks.install()
         except Exception as error:
@@ -182,6 +214,11 @@ class Agent:
 
     def _unhook(self) -> None:
         no_longer(self._hook)
+        no_longer(self._begin_pulse)
+        if self.pulse is not None:
+            self.pulse.stop()
+            self.pulse = None
+        self.memory.close_fd()
         self.memory.spare_descriptors()
         if self._hooks is not None:
             self._hooks.uninstall(self.open_loops)
@@ -206,37 +243,6 @@ class Agent:
         except Exception as error:
             self.failed(error)
 
-    def _free_slot(self, tid: int, identity: str) -> Optional[int]:
-        """The slot this thread's loops of this kind have had, or a fresh one, or one whose loop is long over."""
-        key = f"{tid} {identity}"
-        loop_at = self._slots.get(key)
-        if loop_at is not None and self.memory.cells[loop_at // layout.CELL + layout.L_STATE] != layout.LOOP_OPEN:
-            return loop_at
-        cells = self.memory.cells
-        for slot in range(layout.LOOPS):
-            loop_at = layout.LOOPS_AT + slot * layout.LOOP_BYTES
-            cell = loop_at // layout.CELL
-            state, epoch = cells[cell + layout.L_STATE], cells[cell + layout.L_EPOCH]
-            if state == layout.LOOP_FREE or (slot >= layout.LOOPS // 2 and self._over(cell, state, epoch)):
-                self._slots = {known: at for known, at in self._slots.items() if at != loop_at}
-                self._slots[key] = loop_at
-                self._write_identity(loop_at, tid, identity)
-                cells[layout.H_LOOPS] = max(cells[layout.H_LOOPS], slot + 1)
-                return loop_at
-        return None
-
-    def _over(self, cell: int, state: int, epoch: int) -> bool:
-        return state == layout.LOOP_CLOSED and self.memory.cells[cell + layout.L_DRAINED] == epoch
-
-    def _write_identity(self, loop_at: int, tid: int, identity: str) -> None:
-        cells, cell = self.memory.cells, loop_at // layout.CELL
-        histogram = loop_at + layout.LOOP_HISTOGRAM_AT
-        self.memory.bytes[histogram : histogram + layout.BUCKETS * layout.CELL] = bytes(layout.BUCKETS * layout.CELL)
-        cells[cell + layout.L_ZERO_WAITS] = cells[cell + layout.L_OPENED] = 0
-        cells[cell + layout.L_TID] = tid
-        cells[cell + layout.L_EPOCH] += 1
-        self.memory.put_text(loop_at + layout.LOOP_TEXT_AT, layout.LOOP_TEXT_BYTES, identity)
-
     def _greeting(self) -> str:
         version = ".".join(str(part) for part in sys.version_info[:3])
         runtime = f"{'CPython' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
@@ -244,12 +250,5 @@ class Agent:
 
 
 _getpid = os.getpid
+_LOOP_LIBRARIES = ("trio", "gevent", "twisted.internet")  # those that may run without asyncio
 _OWN_DIRECTORY = os.path.dirname(__file__) + "/"
-
-
-def _thread_name(ident: int, tid: int) -> str:
-    """Without ``current_thread()``, which would register a dummy for a foreign thread."""
-    threading: Any = sys.modules.get("threading")
-    thread = threading._active.get(ident) if threading is not None else None
-    name = getattr(thread, "_name", None)
-    return name[:128] if isinstance(name, str) else f"thread {tid}"

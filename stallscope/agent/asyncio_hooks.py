@@ -21,11 +21,12 @@ from time import monotonic_ns
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 
 from . import handlers, layout
-from .thread_facts import ThreadFiles
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Set
+    from typing import Any, Callable, List, Set
+
+    from .loop_state import LoopState
 
 
 STATE = "_stallscope_state"
@@ -33,38 +34,6 @@ _SHIFT = layout.SUB_BITS + 1
 _OFFSET = layout.SUB_BUCKETS
 _ONE_IN = 17  # a prime: a clock that ticks in microseconds draws evenly too
 _STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")
-
-
-class LoopState:
-    """What the hooks keep of one running loop; the watchdog reads it."""
-
-    __slots__ = (
-        "base", "cell", "cpu_ns", "files", "ident", "last", "loop", "loop_at", "progress", "published", "seen",
-        "started", "stopped", "tid", "trail", "zero_waits",
-    )  # fmt: skip
-
-    def __init__(self, loop_at: int, tid: int, ident: int, loop: Any) -> None:
-        self.loop = ref(loop)
-        self.loop_at = loop_at
-        self.cell = loop_at // layout.CELL
-        self.base = (loop_at + layout.LOOP_HISTOGRAM_AT) // layout.CELL
-        self.tid = tid
-        self.files = ThreadFiles(tid)
-        self.ident = ident
-        self.seen = 0  # when the watchdog last looked, ns, and
-        self.cpu_ns: Optional[int] = None  # the CPU time of the thread at that moment
-        self.started = 0  # start of the iteration in progress, ns; 0 while the loop waits
-        self.zero_waits = 0  # since the loop opened; the watchdog publishes it
-        self.last = 0  # end of the last handler, ns
-        self.trail: Optional[Dict[int, Any]] = None  # base -> [calls, ns], while an iteration is overdue
-        self.progress: Any = None  # the watchdog's, of the iteration in progress
-        self.stopped = 0  # when the watchdog first saw that it does not run any more, ns
-        self.published = False  # whether that progress stands in the shared memory
-
-    def running(self) -> bool:
-        """Whether the loop runs now; a loop that ended by unusual ways never told us."""
-        loop = self.loop()
-        return loop is not None and loop._thread_id is not None
 
 
 class AsyncioHooks:
@@ -140,20 +109,24 @@ class AsyncioHooks:
         selector = getattr(loop, "_selector", None)
         if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
             return
-        state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id())
+        running = loop._thread_id is not None  # adopted in the middle of an iteration
+        state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id(), running)
         if state is None:
             self._unseen.add(ref(loop))
             return
-        now = monotonic_ns()
-        if loop._thread_id is not None:  # adopted in the middle of an iteration
-            state.started = state.last = now
-            self._agent.memory.cells[state.cell + layout.L_STARTED] = now
         loop.__dict__[STATE] = state
-        selector.select = _selecting(self._agent, state, selector.select)
+        if not state.exact:
+            self._measure_waits(state, selector, running)
         if not self._agent.alive[0]:  # the agent left meanwhile
             self._agent.pauses.uninstall()
             state.files.close()
             _take_off(loop, state)
+
+    def _measure_waits(self, state: LoopState, selector: Any, running: bool) -> None:
+        if running:
+            state.started = state.last = now = monotonic_ns()
+            self._agent.memory.cells[state.cell + layout.L_STARTED] = now
+        selector.select = _selecting(self._agent, state, selector.select)
 
     def release(self, loop: Any, state: LoopState) -> None:
         """The loop's run is over: its last iteration ends here; nothing of ours stays on it."""
@@ -251,6 +224,8 @@ def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Cal
     def _run(self: Any) -> None:
         run(self)
         if not alive[0]:
+            if agent.pulse is not None:  # no wait of ours tells that we are a child forked by a handler
+                agent.adopt_in_child(self._loop)
             return
         try:
             state = self._loop._stallscope_state

@@ -45,6 +45,7 @@ H_LOOPS = 12  # loop slots ever used
 H_HANDLERS = 13  # handler slots ever used; slot 0 gathers those that found no slot
 H_UNSEEN_LOOPS = 14  # loops that found no slot
 H_STOP = 15  # collector: not 0 asks the agent to leave
+H_PULSE = 16  # 1: the pulse is at work
 ERROR_AT = 1024  # byte offset of the NUL-terminated reason why the agent disabled itself
 ERROR_BYTES = 1024
 
@@ -70,6 +71,11 @@ L_PROGRESS_SEQ = 5  # odd while the progress text is being written
 L_PROGRESS_LEN = 6  # bytes of progress text; 0 when the iteration in progress is not overdue
 L_DRAINED = 7  # collector: the epoch that was read to its end after the loop closed
 L_OPENED = 8  # when the loop was first seen, ns
+# Of the overdue iteration, by the pulse's watchdog; they say what it is about even when no Python can run any more.
+L_CALL = 9  # number of the hook that it is in, plus 1; 0: none
+L_CALL_SINCE = 10  # start of that call, ns
+L_HELD_SINCE = 11  # C code keeps the GIL at least since then, ns; 0: it does not
+UNDECLARED = 48  # loop slots from here on are given out by the pulse, to loops known by their waits alone
 LOOP_TEXT_AT = 128  # NUL-terminated JSON: {"kind", "name", "thread"}
 LOOP_TEXT_BYTES = 896
 PROGRESS_AT = 1024  # JSON of the overdue iteration, same form as a stall record
@@ -89,8 +95,8 @@ HANDLER_HISTOGRAM_AT = 2048
 HANDLER_BYTES = HANDLER_HISTOGRAM_AT + BUCKETS * CELL  # whole pages
 
 # --- ring ---------------------------------------------------------------------------------
-RECORDS = 512
-RECORD_BYTES = 8192
+RECORDS = 256
+RECORD_BYTES = 32768
 RECORD_HEAD = Struct("=II")  # length of the JSON text, low 32 bits of the sequence number
 RECORD_TEXT_MAX = RECORD_BYTES - RECORD_HEAD.size
 

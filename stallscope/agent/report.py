@@ -14,7 +14,7 @@ from .stacks import FrameTable
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Dict, List, Optional, Tuple
 
 
 _DEPTHS = (40, 16, 6)  # tried in turn until the record fits
@@ -30,10 +30,10 @@ def of_stall(agent: Any, ended: Any) -> str:
         "start": ended.started,
         "end": ended.ended,
         "task": ended.progress.task if ended.progress is not None else None,
-        "handler": _handler(agent, ended.progress),
-        "handlers": _handlers(agent, ended.trail),
+        "handler": handler_named(agent, ended.progress.handler if ended.progress is not None else None),
+        "handlers": heaviest(agent, [(base, calls, total) for base, (calls, total) in (ended.trail or {}).items()]),
     }
-    return _fitting(record, spans, pauses, layout.RECORD_TEXT_MAX)
+    return fitting(record, spans, pauses, layout.RECORD_TEXT_MAX)
 
 
 def of_progress(agent: Any, state: Any, progress: Any, now: int) -> str:
@@ -43,11 +43,11 @@ def of_progress(agent: Any, state: Any, progress: Any, now: int) -> str:
         "start": progress.started,
         "end": now,
         "task": progress.task,
-        "handler": _handler(agent, progress),
+        "handler": handler_named(agent, progress.handler),
         "handlers": [],
     }
     pauses = agent.pauses.within(state.ident, progress.started, now)
-    return _fitting(record, progress.spans, pauses, layout.PROGRESS_BYTES)
+    return fitting(record, progress.spans, pauses, layout.PROGRESS_BYTES)
 
 
 def task_name(state: Any) -> Optional[str]:
@@ -64,27 +64,29 @@ def _slot(state: Any) -> int:
     return int((state.loop_at - layout.LOOPS_AT) // layout.LOOP_BYTES)
 
 
-def _handler(agent: Any, progress: Any) -> Optional[List[object]]:
-    code = progress.handler if progress is not None else None
+def handler_named(agent: Any, code: Any) -> Optional[List[object]]:
+    """[name, file, line] of a handler by its code; None without one."""
     if code is None:
         return None
     return [agent.handlers.name_of(code)[:256], code.co_filename[-1024:], code.co_firstlineno]
 
 
-def _handlers(agent: Any, trail: Any) -> List[List[int]]:
-    heaviest = sorted((trail or {}).items(), key=lambda item: -item[1][1])[:_MAX_HANDLERS]
-    return [[agent.handlers.slot_of(base), calls, total] for base, (calls, total) in heaviest]
+def heaviest(agent: Any, parts: List[Tuple[int, int, int]]) -> List[List[int]]:
+    """[slot, calls, total_ns] of the handlers that took most, from (cell index of the histogram, calls, total_ns)."""
+    ranked = sorted(parts, key=lambda part: -part[2])[:_MAX_HANDLERS]
+    return [[agent.handlers.slot_of(base), calls, total] for base, calls, total in ranked]
 
 
-def _fitting(record: Dict[str, object], spans: Any, pauses: Any, room: int) -> str:
+def fitting(record: Dict[str, object], spans: Any, pauses: Any, room: int, calls: Any = ()) -> str:
+    """The record's JSON, with as much of each stack as there is room for."""
     for depth in _DEPTHS:
-        encoded = text.encode(_with_stacks(record, spans, pauses, depth))
+        encoded = text.encode(_with_stacks(record, spans, pauses, calls, depth))
         if len(encoded) <= room:
             return encoded
-    return text.encode(_with_stacks(record, spans[:4], pauses[:1], 3))
+    return text.encode(_with_stacks(record, spans[:4], pauses[:1], calls[:8], 3))
 
 
-def _with_stacks(record: Dict[str, object], spans: Any, pauses: Any, depth: int) -> Dict[str, object]:
+def _with_stacks(record: Dict[str, object], spans: Any, pauses: Any, calls: Any, depth: int) -> Dict[str, object]:
     table = FrameTable(depth)
     full = dict(record)
     full["spans"] = [
@@ -93,5 +95,6 @@ def _with_stacks(record: Dict[str, object], spans: Any, pauses: Any, depth: int)
         for s in spans
     ]
     full["gc"] = [[p.start_ns, p.duration_ns, p.generation, table.put(p.stack)] for p in pauses]
+    full["calls"] = [[c.start_ns, c.duration_ns, c.count, c.call, table.put(c.stack)] for c in calls]
     full["frames"] = table.frames
     return full

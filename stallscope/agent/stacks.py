@@ -19,10 +19,16 @@ def walk(frame: Optional[FrameType]) -> Stack:
     stack: List[Tuple[Any, int]] = []
     while frame is not None and len(stack) < MAX_FRAMES:
         code = frame.f_code
-        if not code.co_filename.startswith(_OWN_DIRECTORY):
+        if not is_own(code):
             stack.append((code, frame.f_lineno or code.co_firstlineno))
         frame = frame.f_back
     return tuple(stack)
+
+
+def is_own(code: Any) -> bool:
+    """Whether it is the agent's own code."""
+    own: bool = code.co_filename.startswith(_OWN_DIRECTORY)
+    return own
 
 
 def handler_code(stack: Stack) -> Any:

@@ -6,12 +6,12 @@ true within a thread group). Everything here is asked only while an iteration is
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 from _struct import unpack
-from _thread import get_ident
 from time import clock_gettime_ns, monotonic_ns
 
+from .descriptors import moved_up
 from .syscalls import NAMES
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _open, _pread, _close, _readlink, _fstat = os.open, os.pread, os.close, os.readlink, os.fstat
 _PATH_BYTES = 4096
-_HIGH = 900  # below the usual limit of 1024 descriptors
 _CONTENDED_NS = 1_000_000  # a read of a few microseconds took this long: it had to wait for the GIL
 
 
@@ -75,15 +74,15 @@ class Facts:
 
 
 class ThreadFiles:
-    """The ``/proc`` files of the thread that makes this, held open (one system call a read), and its CPU clock.
+    """The ``/proc`` files of one thread, held open (one system call a read), and its CPU clock.
 
     Each call gives up the GIL, and against a thread that computes it takes a switch interval
     (5 ms) to get it back: opening, reading and closing three files for each sample let only one
     sample through in a stall of 50 ms. The descriptors are high numbers, out of the program's way.
     """
 
-    def __init__(self, tid: int) -> None:
-        self._clock = _cpu_clock()
+    def __init__(self, tid: int, ident: int) -> None:
+        self._clock = _cpu_clock(ident)
         self._files = [_opened(f"/proc/self/task/{tid}/{name}") for name in ("schedstat", "syscall", "status")]
 
     def cpu_ns(self) -> Optional[int]:
@@ -120,14 +119,19 @@ class ThreadFiles:
                 continue
 
 
-def _cpu_clock() -> Optional[int]:
-    """The clock of this thread: to ask for one in the name of another that may be gone is a crash."""
+def _cpu_clock(ident: int) -> Optional[int]:
+    """The clock of a thread: to ask for that of one that is gone is a crash.
+
+    A thread that has a frame cannot go before we give up the GIL, which nothing here does.
+    """
+    if ident not in sys._current_frames():
+        return None
     try:
         from time import pthread_getcpuclockid
     except ImportError:  # macOS
         return None
     try:
-        return pthread_getcpuclockid(get_ident())
+        return pthread_getcpuclockid(ident)
     except OSError:
         return None
 
@@ -148,12 +152,8 @@ def _opened(path: str) -> Optional[Tuple[int, int]]:
         low = _open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
-        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH)
-    except (OSError, ValueError):  # a low limit on descriptors
-        return low, _fstat(low).st_ino
-    _close(low)
-    return high, _fstat(high).st_ino
+    held = moved_up(low)
+    return held, _fstat(held).st_ino
 
 
 def _content(held: Optional[Tuple[int, int]]) -> bytes:
@@ -190,6 +190,14 @@ def _call(text: bytes) -> Optional[Tuple[str, str, str, str]]:
     number = int(fields[0])
     name = NAMES.get(number, f"syscall_{number}")
     return (name,) + _resource(name, [int(field, 16) for field in fields[1:7]])
+
+
+def call_named(number: int) -> Optional[Tuple[str, str, str, str]]:
+    """A system call of which only the number is known; None for -1."""
+    if number < 0:
+        return None
+    name = NAMES.get(number, f"syscall_{number}")
+    return name, "lock" if name == "futex" else "other", "", ""
 
 
 def _resource(name: str, args: List[int]) -> Tuple[str, str, str]:

@@ -12,19 +12,23 @@ from _collections import deque  # type: ignore[import-not-found]
 from _thread import allocate_lock, start_new_thread
 from time import monotonic_ns, sleep
 
-from . import layout, report
-from .stacks import handler_code, walk
+from . import exact, exact_report, layout, report
+from .call_sites import CallSites
+from .holders import Holders
+from .spans import Span, difference
+from .stacks import walk
 from .thread_facts import Facts, process_lives
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
     from typing import Any, Deque, Dict, List, Optional
 
-    from .asyncio_hooks import LoopState
+    from .loop_state import LoopState
     from .stacks import Stack
 
 
 _PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
+_REST_NS = 50_000_000  # between two looks, where the pulse watches
 _LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
 _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
@@ -32,28 +36,6 @@ _SHORTEST_PERIOD_NS = 1_000_000  # a threshold of microseconds must not make the
 _MAX_SPANS = 64
 _MAX_ENDED = 4096
 _DETAILS_A_SECOND = 50
-
-
-class Span:
-    """Consecutive samples that look alike; the fields are those of the recording's ``Span``."""
-
-    __slots__ = ("cpu_ns", "facts", "from_ns", "late_ns", "run_delay_ns", "samples", "stack", "switches", "to_ns")
-
-    def __init__(self, from_ns: int, to_ns: int, stack: Stack, facts: Facts, before: Optional[Facts]) -> None:
-        self.from_ns, self.to_ns, self.stack, self.facts = from_ns, to_ns, stack, facts
-        self.samples, self.late_ns = 1, 0
-        self.cpu_ns = _difference(facts.cpu_ns, before.cpu_ns if before else None)
-        self.run_delay_ns = _difference(facts.run_delay_ns, before.run_delay_ns if before else None)
-        self.switches = _difference(facts.switches, before.switches if before else None)
-
-    def absorb(self, other: "Span") -> None:
-        """Take in the span that follows."""
-        self.to_ns = other.to_ns
-        self.samples += other.samples
-        self.late_ns = max(self.late_ns, other.late_ns)
-        self.cpu_ns = _sum(self.cpu_ns, other.cpu_ns)
-        self.run_delay_ns = _sum(self.run_delay_ns, other.run_delay_ns)
-        self.switches = _sum(self.switches, other.switches)
 
 
 class Progress:
@@ -96,6 +78,8 @@ class Watchdog:
         self.ended: Deque[Ended] = deque()
         self._dropped = 0  # records that found the ring full
         self._turned_away: Dict[int, int] = {}  # by loop slot: what one thread alone writes needs no lock
+        self._holders = Holders()
+        self._sites = CallSites(agent)
 
     def wake(self) -> None:
         """Start the thread unless it runs."""
@@ -118,6 +102,8 @@ class Watchdog:
         """Write what is left; called as the process ends or the agent leaves."""
         if self._work.acquire(timeout=2.0):
             try:
+                if self._agent.pulse is not None:
+                    self._take_exact(monotonic_ns())
                 self._write_ended()
             finally:
                 self._work.release()
@@ -131,11 +117,10 @@ class Watchdog:
             self._thread_runs = False
 
     def _poll(self) -> None:
-        agent, period_s = self._agent, self._period_ns / 1e9
+        agent = self._agent
         idle_since = checked = monotonic_ns()
         while agent.alive[0]:
-            planned = monotonic_ns() + self._period_ns
-            sleep(period_s)
+            planned = self._rest()
             now = monotonic_ns()
             with self._work:
                 self._watch(now, now - planned)
@@ -154,13 +139,36 @@ class Watchdog:
                     return
                 self._thread_runs = True
 
+    def _rest(self) -> int:
+        """Sleep until the next look; returns when that was to be.
+
+        Where the pulse measures every loop, and stacks come from the interpreter's main thread by themselves, there is
+        no hurry. It wakes us when it needs somebody who wants the GIL.
+        """
+        pulse = self._agent.pulse
+        if pulse is None:
+            planned: int = monotonic_ns() + self._period_ns
+            sleep(self._period_ns / 1e9)
+        else:
+            rest_ns = self._period_ns if self._must_sample() else max(_REST_NS, self._period_ns)
+            planned = monotonic_ns() + rest_ns
+            pulse.wait(rest_ns)
+        return planned
+
+    def _must_sample(self) -> bool:
+        return any(not exact.takes_stacks(state) for state in list(self._agent.open_loops))
+
     def _watch(self, now: int, late_ns: int) -> None:
+        if self._agent.pulse is not None:
+            self._take_exact(now)
         for state in list(self._agent.open_loops):
-            self._memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
+            if not state.exact:
+                self._memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
             started = state.started
             if self.ended:
                 self._explain_unseen(state, now, max(late_ns, 0))
-            if started and now - started >= self._quarter_ns:
+            patience_ns = _PUBLISH_NS if exact.takes_stacks(state) else self._quarter_ns
+            if started and now - started >= patience_ns:
                 self._overdue(state, started, now, max(late_ns, 0))
             else:
                 self._healthy(state)
@@ -216,7 +224,7 @@ class Watchdog:
         # Ever more rarely as it goes on: a hang of a minute is no reason for thousands of samples.
         progress.due_ns = after + min((now - progress.started) // 32, 250_000_000) - self._period_ns // 2
         if progress.handler is None:
-            progress.handler = handler_code(stack)
+            progress.handler = exact.handler_on(state, stack)
             progress.task = report.task_name(state)
 
     def _explain_unseen(self, state: LoopState, now: int, late_ns: int) -> None:
@@ -227,7 +235,7 @@ class Watchdog:
                 progress.spans.append(Span(ended.started, ended.ended, (), Facts(), None))
                 progress.spans[0].late_ns = late_ns
                 # Nobody saw it because the thread ran on and kept the GIL: what it ran since is no part of it.
-                cpu_ns = _difference(state.files.cpu_ns(), now - ended.ended)
+                cpu_ns = difference(state.files.cpu_ns(), now - ended.ended)
                 progress.spans[0].cpu_ns = _cpu_since(state, ended.started, ended.ended, cpu_ns)
 
     def _write_ended(self) -> None:
@@ -238,6 +246,25 @@ class Watchdog:
             elif not self._memory.put_record(report.of_stall(self._agent, ended)):
                 self._dropped += 1
             self._memory.cells[layout.H_DROPPED] = self._dropped + sum(list(self._turned_away.values()))
+
+    def _take_exact(self, now: int) -> None:
+        """What the pulse has measured since the last look."""
+        agent = self._agent
+        exact.name_undeclared(agent)
+        self._holders.look([state.ident for state in agent.open_loops if exact.waits_for_gil(agent, state)])
+        stalls, seen = agent.pulse.take()
+        for stall in stalls:
+            state = next((state for state in agent.open_loops if state.loop_at == stall.slot_at), None)
+            if not self._within_rate(stall.end_ns):
+                self._memory.cells[layout.H_SUPPRESSED] += 1
+            elif not self._memory.put_record(exact_report.of_exact(agent, state, stall, self._holders)):
+                self._dropped += 1
+            if state is not None and state.progress is not None and state.progress.started == stall.start_ns:
+                state.trail = state.progress = None
+        for call in seen:
+            self._sites.add(call)
+        self._sites.publish(self._memory, now)
+        self._memory.cells[layout.H_DROPPED] = self._dropped + agent.pulse.dropped()
 
     def _within_rate(self, now: int) -> bool:
         second = now // 1_000_000_000
@@ -264,17 +291,9 @@ def _cpu_since(state: LoopState, begun: int, ended: int, cpu_ns: Optional[int]) 
     What it ran between that look and the beginning is not known: the middle of what is possible,
     or None where that could be far from the truth.
     """
-    spent = _difference(cpu_ns, state.cpu_ns)
+    spent = difference(cpu_ns, state.cpu_ns)
     if spent is None:
         return None
     least = max(spent - max(begun - state.seen, 0), 0)
     most = min(max(spent + max(state.seen - begun, 0), 0), ended - begun)
     return (least + most) // 2 if 4 * (most - least) <= ended - begun else None
-
-
-def _difference(now: Optional[int], before: Optional[int]) -> Optional[int]:
-    return None if now is None or before is None else now - before
-
-
-def _sum(one: Optional[int], other: Optional[int]) -> Optional[int]:
-    return None if one is None or other is None else one + other

@@ -19,6 +19,7 @@ from stallscope.cli.units import parse_duration_ns
 if TYPE_CHECKING:
     from stallscope.collect.collector import Collector
     from stallscope.collect.program import Program
+    from stallscope.recording.writer import Writer
 
 _DASHES = "stallscope.run.dashes"
 
@@ -44,6 +45,7 @@ Threshold = Annotated[str, typer.Option(help="From which duration on an iteratio
 # A flag, and the module is the first word: so what follows it is the program's, as with python -m.
 Module = Annotated[bool, typer.Option("-m", help="The first word is a MODULE to run, as python -m does.")]
 Follow = Annotated[bool, typer.Option("--follow-children/--no-follow-children", help="Observe Python children too.")]
+UsePulse = Annotated[bool, typer.Option("--pulse/--no-pulse", help="Time every call exactly, by a small C library.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing recording.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="SCRIPT|-m MODULE|-- COMMAND [ARGS]...", show_default=False)]
 
@@ -55,6 +57,7 @@ def run(
     threshold: Threshold = "10ms",
     module: Module = False,
     follow: Follow = True,
+    use_pulse: UsePulse = True,
     force: Force = False,
 ) -> None:
     """Run a Python program and record what stalls its event loops.
@@ -86,8 +89,9 @@ def run(
     )
     if not target.is_python:
         say(f"{target.argv[0]} is not a Python program; only its Python children are seen (the rest needs the pulse)")
-    with Collector(writer) as collector:
-        settings = environment(collector.socket_path, threshold_ns, follow=follow)
+    pulse = _pulse(writer, use_pulse)
+    with Collector(writer, expects_pulse=pulse is not None) as collector:
+        settings = environment(collector.socket_path, threshold_ns, follow=follow, pulse=pulse)
         try:
             code = run_observed(target.argv, collector, settings)
         except UnreadableInput:  # it could not be started
@@ -95,6 +99,18 @@ def run(
             raise
         code = _conclude(collector, target, path, threshold, code)
     _leave(code)
+
+
+def _pulse(writer: Writer, wanted: bool) -> Path | None:
+    """The library to take along; without it the recording says what it lacks, and why."""
+    from stallscope import pulse
+    from stallscope.recording.nouns import Missing
+
+    reason = pulse.unusable_reason() if wanted else "--no-pulse was given"
+    if reason is not None:
+        writer.missing(Missing("calls timed exactly", reason))
+        return None
+    return pulse.library()
 
 
 def _conclude(collector: Collector, target: Program, path: Path, threshold: str, code: int) -> int:

@@ -19,9 +19,12 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _SENT_BY_KERNEL = 0x80  # SI_KERNEL, <asm-generic/siginfo.h>
 
 
-def environment(socket_path: str, threshold_ns: int, *, follow: bool) -> dict[str, str]:
-    """The program's environment: ours, and what brings the agent aboard its interpreter."""
-    settings = {"threshold_ns": threshold_ns, "socket": socket_path, "owner": os.getpid(), "follow": int(follow)}
+def environment(socket_path: str, threshold_ns: int, *, follow: bool, pulse: Path | None = None) -> dict[str, str]:
+    """The program's environment: ours, and what brings the agent, and the pulse's library, aboard its interpreter."""
+    settings: dict[str, object] = {"threshold_ns": threshold_ns, "socket": socket_path, "follow": int(follow)}
+    settings["owner"] = os.getpid()
+    if pulse is not None:
+        settings["pulse"] = str(pulse)
     paths = [str(_BOOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,

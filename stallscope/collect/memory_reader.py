@@ -86,19 +86,30 @@ class MemoryReader:
         """Why the agent disabled itself; empty unless it did."""
         return self._text(layout.ERROR_AT) if self._cells[layout.H_STATE] == layout.STATE_DISABLED else ""
 
-    def loops(self) -> Iterator[LoopSlot]:
-        """Every loop slot in use, and the counts it gained."""
+    @property
+    def has_pulse(self) -> bool:
+        """Whether the pulse is, or was, at work."""
+        return bool(self._cells[layout.H_PULSE])
+
+    def loops(self, *, nameless: bool = False) -> Iterator[LoopSlot]:
+        """Every loop slot in use, and the counts it gained.
+
+        A loop that the pulse found by itself gets its name from the agent a moment later; until
+        then it is left out, unless there is nobody any more who could name it.
+        """
         for slot in range(min(self._cells[layout.H_LOOPS], layout.LOOPS)):
             at = layout.LOOPS_AT + slot * layout.LOOP_BYTES
             cells = self._cells[at // layout.CELL :]
             is_open = cells[layout.L_STATE] == layout.LOOP_OPEN  # read first: what follows is then complete
             identity = self._json(self._text(at + layout.LOOP_TEXT_AT))
+            if cells[layout.L_EPOCH] == 0 or not (identity or nameless):
+                continue
             yield LoopSlot(
                 slot=slot,
                 epoch=cells[layout.L_EPOCH],
                 is_open=is_open,
                 tid=cells[layout.L_TID],
-                kind=str(identity.get("kind", "")),
+                kind=str(identity.get("kind", "epoll")),
                 name=f"{identity.get('thread', '')} {identity.get('name', '')}".strip(),
                 opened_ns=cells[layout.L_OPENED],
                 zero_waits=cells[layout.L_ZERO_WAITS],

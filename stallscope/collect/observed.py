@@ -9,7 +9,7 @@ import psutil
 
 from stallscope.agent import layout
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
-from stallscope.collect.stalls import MALFORMED, stall_of
+from stallscope.collect.stalls import MALFORMED, site_of, stall_of
 from stallscope.recording.nouns import Handler, Missing
 from stallscope.recording.writer import Writer
 
@@ -19,8 +19,11 @@ _FOREIGN_LOOPS = {"/uvloop/loop.": "uvloop", "/gevent/_gevent_c": "gevent"}
 class Observed:
     """Reads one process's memory; every number goes to the writer as it comes."""
 
-    def __init__(self, reader: MemoryReader, writer: Writer, greeting: dict[str, Any]) -> None:
+    def __init__(
+        self, reader: MemoryReader, writer: Writer, greeting: dict[str, Any], *, expects_pulse: bool = False
+    ) -> None:
         self._reader = reader
+        self._expects_pulse = expects_pulse
         self._writer = writer
         self.pid = int(greeting["pid"])
         self.counted = 0  # iterations
@@ -48,10 +51,10 @@ class Observed:
         """Ask the agent to leave the process."""
         self._reader.ask_to_leave()
 
-    def drain(self, now_ns: int) -> None:
+    def drain(self, now_ns: int, *, is_last: bool = False) -> None:
         """Take what is new."""
         self._reader.beat(now_ns)
-        for slot in self._reader.loops():
+        for slot in self._reader.loops(nameless=is_last):
             loop_id = self._loop_id(slot)
             self.counted += sum(slot.fresh.values())
             if slot.fresh:
@@ -61,11 +64,16 @@ class Observed:
             else:
                 self._reader.drained(slot)
         for record in self._reader.records():
-            self._keep(record)
+            if "site" in record:
+                self._keep_site(record)
+            else:
+                self._keep(record)
 
     def drain_slowly(self, now_ns: int) -> None:
         """Take what once a second is enough for: the handlers' counts, and the overdue iteration."""
         self._drain_progress(now_ns)
+        if self._reader.has_pulse:
+            self._writer.level("pulse")
         for slot, counts in self._reader.handler_counts():
             if slot not in self._handlers:
                 self._handlers[slot] = self._writer.handler(self._id, self._handler(slot))
@@ -73,6 +81,8 @@ class Observed:
 
     def look_for_foreign_loops(self, pid: int) -> None:
         """Say which loops of this process, or of a child, the agent cannot see, while it can still be asked."""
+        if self._reader.has_pulse:
+            return
         try:
             maps = Path(f"/proc/{pid}/maps").read_text()
         except OSError:
@@ -84,11 +94,14 @@ class Observed:
 
     def finish(self, now_ns: int, ending: str) -> None:
         """The process is over: take the rest, the iteration in progress included."""
-        self.drain(now_ns)
+        self.drain(now_ns, is_last=True)
         self.drain_slowly(now_ns)
         if self._reader.unseen_loops:
             count = self._reader.unseen_loops
             self._writer.missing(Missing(f"{count} loops", f"more than {layout.LOOPS} loops ran at once"))
+        if self._loops and self._expects_pulse and not self._reader.has_pulse:
+            why = "the pulse could not be loaded in this process"
+            self._writer.missing(Missing(f"calls timed exactly in process {self.pid}", why))
         if self._reader.error:
             ending = f"disabled: {self._reader.error}"
             self._writer.missing(Missing("what came after the agent's error", self._reader.error))
@@ -108,6 +121,12 @@ class Observed:
         if key not in self._loops:
             self._loops[key] = self._writer.loop(self._id, slot.tid, slot.kind, slot.name, slot.opened_ns)
         return self._loops[key]
+
+    def _keep_site(self, record: Any) -> None:
+        try:
+            self._writer.call_site(site_of(record, self._id))
+        except MALFORMED:
+            self._writer.note("a call site's record could not be read and was passed over")
 
     def _keep(self, record: Any, *, end_ns: int | None = None) -> None:
         try:

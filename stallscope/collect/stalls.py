@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from stallscope.recording.nouns import (
     Call,
+    CallSite,
     Frame,
     GcPause,
     Handler,
@@ -16,6 +17,7 @@ from stallscope.recording.nouns import (
     Span,
     Stack,
     Stall,
+    TimedCall,
 )
 
 _KINDS = frozenset(get_args(ResourceKind))
@@ -41,7 +43,25 @@ def stall_of(
         handlers=tuple(HandlerTime(handler_of(slot), int(n), int(total)) for slot, n, total in record["handlers"]),
         current=_handler(record["handler"]),
         spans=tuple(_span(fields, frames) for fields in record["spans"]),
+        calls=tuple(_timed_call(fields, frames) for fields in record.get("calls", ())),
         pauses=tuple(_pause(fields, frames) for fields in record["gc"]),
+    )
+
+
+def site_of(record: Mapping[str, Any], process_id: int) -> CallSite:
+    """The call site of one record. Raises one of MALFORMED for a record that is not of the form."""
+    frames = [Frame(str(file), int(line), str(function)) for file, line, function in record["frames"]]
+    call = _call(record["site"])
+    if call is None:
+        raise ValueError("a call site without a call")
+    return CallSite(
+        process_id=process_id,
+        handler=_handler(record["handler"]),
+        call=call,
+        stack=_stack(record["stack"], frames),
+        hits=int(record["hits"]),
+        total_ns=int(record["total"]),
+        longest_ns=int(record["longest"]),
     )
 
 
@@ -66,6 +86,14 @@ def _span(fields: Sequence[Any], frames: Sequence[Frame]) -> Span:
         switches=_known(switches),
         late_ns=int(late),
     )
+
+
+def _timed_call(fields: Sequence[Any], frames: Sequence[Frame]) -> TimedCall:
+    begun, spent, count, call, stack = fields
+    named = _call(call)
+    if named is None:
+        raise ValueError("a timed call without a call")
+    return TimedCall(int(begun), int(spent), named, _stack(stack, frames), int(count))
 
 
 def _pause(fields: Sequence[Any], frames: Sequence[Frame]) -> GcPause:

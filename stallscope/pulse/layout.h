@@ -22,8 +22,7 @@
 #define L_OPENED 8
 #define L_CALL 9
 #define L_CALL_SINCE 10
-#define L_CALL_ARGUMENT 11
-#define L_HELD_SINCE 12
+#define L_HELD_SINCE 11
 #define LOOP_TEXT_AT 128
 #define LOOP_HISTOGRAM_AT 8192
 #define LOOP_BYTES 20480

@@ -132,14 +132,9 @@ static void *take(void *self, void *unused)
     return list;
 }
 
-/* --- the agent's thread, between two looks -------------------------------------------------------------------------
- *
- * CPython 3.9 to 3.12 note a pending call that another thread asks for, but do not interrupt the main thread for it. It
- * is interrupted when somebody wants the GIL, and then runs pending calls first; so the agent's own thread is woken,
- * which wants the GIL to go on. */
+/* --- the agent's thread, between two looks ------------------------------------------------------------------------- */
 
 static _Atomic uint32_t nudges;
-_Atomic uint64_t woken_ns;
 
 void nudge(void)
 {
@@ -147,7 +142,8 @@ void nudge(void)
     syscall(SYS_futex, &nudges, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* wait(ns): without the GIL, until the time is over or the watchdog nudges. */
+/* wait(ns) -> (token, late_ns): without the GIL, until the time is over or the watchdog nudges. With a token other than
+ * 0 the caller is to take the main thread's stack: it has waited late_ns for the GIL. */
 static void *wait_for_nudge(void *self, void *arguments)
 {
     unsigned long long ns = 0;
@@ -158,9 +154,10 @@ static void *wait_for_nudge(void *self, void *arguments)
     uint32_t before = atomic_load(&nudges);
     void *state = py.Eval_SaveThread();
     syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, before, &time, NULL, 0);
-    atomic_store(&woken_ns, now_ns());
+    uint64_t woken = now_ns(), late = 0;
     py.Eval_RestoreThread(state);
-    return none();
+    uint64_t token = stack_wanted_of_nudged(woken, &late);
+    return py._BuildValue("(KK)", (unsigned long long)token, (unsigned long long)late);
 }
 
 /* dropped() -> how many stalls' details found no room. */

@@ -13,7 +13,7 @@ struct python py;
 void *captured;  /* a list of the agent's: (token, when, late_ns, [code, line, code, line, ...]) is appended */
 
 static _Atomic uint64_t next_token = 1;
-static bool needs_nudging;
+static bool only_by_nudge;
 static void *name_code, *name_line, *name_back;
 
 static bool find(void *to, const char *name)
@@ -81,24 +81,15 @@ static void capture(uint64_t token, uint64_t late)
     append(captured, entry);
 }
 
-/* For how long the answer was wanted. Where only a wish for the GIL interrupts the main thread (see module.c), that
- * begins as the agent's thread wakes; it may not have come to run at all. */
-static uint64_t late_ns(const struct thread *t, uint64_t token)
-{
-    uint64_t since = t != NULL && atomic_load(&t->held_token) == token ? atomic_load(&t->held_since_ns) : 0;
-    uint64_t woken = atomic_load(&woken_ns), now = now_ns();
-    if (since != 0 && needs_nudging)
-        since = woken > since ? woken : 0;
-    return since != 0 && since < now ? now - since : 0;
-}
-
 /* Runs in the main thread, with the GIL, between two bytecodes. */
 static int on_pending(void *token)
 {
     struct thread *t = thread_self();
-    uint64_t late = late_ns(t, (uintptr_t)token);
-    if (t != NULL && atomic_load(&t->held_token) == (uintptr_t)token)
-        atomic_store(&t->held_since_ns, 0);
+    uint64_t late = 0;
+    if (t != NULL && atomic_load(&t->held_token) == (uintptr_t)token) {
+        uint64_t since = atomic_exchange(&t->held_since_ns, 0), now = now_ns();
+        late = since != 0 && since < now ? now - since : 0;
+    }
     if (captured == NULL || !atomic_load(&pulse_active))
         return 0;
     unsigned depth = t != NULL ? t->depth : 0;
@@ -127,7 +118,11 @@ uint64_t stack_wanted(struct thread *t)
     return asked(token) ? token : 0;
 }
 
-/* One at a time: as long as the last has not run, C code holds the GIL. */
+/* One at a time: as long as the last was not answered, C code holds the GIL.
+ *
+ * CPython 3.9 to 3.12 do not interrupt the main thread for a pending call that another thread asks for, and, worse, take
+ * back what the main thread has asked for itself. There the agent's own thread is woken, asks for the GIL, and takes the
+ * stack of the main thread, which has stopped for it. */
 uint64_t stack_wanted_by_watchdog(struct thread *t)
 {
     if (!t->main || captured == NULL)
@@ -135,11 +130,26 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
     if (atomic_load(&t->held_since_ns) != 0)
         return atomic_load(&t->held_token);
     uint64_t token = atomic_fetch_add(&next_token, 1);
-    atomic_store(&t->held_token, token);  /* before it can run */
+    atomic_store(&t->held_token, token);  /* before it can be answered */
     atomic_store(&t->held_since_ns, now_ns());
-    if (asked(token))
-        return token;
-    atomic_store(&t->held_since_ns, 0);
+    if (only_by_nudge)
+        nudge();
+    else if (!asked(token))
+        atomic_store(&t->held_since_ns, 0);
+    return token;
+}
+
+/* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not. */
+uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
+{
+    for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
+        struct thread *t = atomic_load(&threads[i]);
+        uint64_t since = only_by_nudge && t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
+        if (since == 0)
+            continue;
+        *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
+        return atomic_load(&t->held_token);
+    }
     return 0;
 }
 
@@ -149,6 +159,6 @@ bool python_names(void)
     name_line = py.Unicode_InternFromString("f_lineno");
     name_back = py.Unicode_InternFromString("f_back");
     int minor = atoi(py._GetVersion() + 2);  /* "3.11.7 (main, ..." */
-    needs_nudging = minor >= 9 && minor <= 12;
+    only_by_nudge = minor >= 9 && minor <= 12;
     return name_code != NULL && name_line != NULL && name_back != NULL;
 }

@@ -119,7 +119,7 @@ void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, i
             put_descriptor(text, room, (int)a);
         break;
     case OF_PATH: put_path(text, room, AT_FDCWD, (const char *)a); *argument = -1; break;
-    case OF_PATH_AT: put_path(text, room, (int)a, (const char *)b); break;
+    case OF_PATH_AT: put_path(text, room, (int)a, (const char *)b); *argument = -1; break;
     case OF_ADDRESS:
         if (b != 0)
             put_address(text, room, (const struct sockaddr *)b);

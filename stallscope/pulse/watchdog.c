@@ -72,8 +72,6 @@ static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now, uint64_
 {
     if (t->ticks_of != begun)
         begin_ticks(t, begun);
-    if (atomic_load(&t->held_since_ns) != 0)
-        nudge();  /* see module.c: some versions do not look at pending calls of another thread's by themselves */
     unsigned count = atomic_load(&t->ticks);
     if ((now < t->due_ns && stopped_ns == 0) || count == TICKS)
         return;

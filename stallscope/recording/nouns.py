@@ -102,7 +102,8 @@ class TimedCall:
     call: Call
     stack: Stack = ()
     count: int = 1
-    """More than one: many short calls of one kind in one iteration, summed."""
+    """More than one: many short calls of one kind in one iteration, summed: ``duration_ns`` is their sum, spread
+    over the time from ``start_ns`` on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stallscope.agent import asyncio_hooks, layout
+from stallscope.agent.loop_state import LoopState
 
 durations_ns = st.one_of(st.integers(0, 4096), st.integers(0, layout.MAX_NS), st.integers(0, 2**63 - 1))
 
@@ -51,7 +52,7 @@ def test_sections_are_whole_pages_and_do_not_overlap() -> None:
 def test_the_wait_counts_each_iteration_in_the_same_bucket(spent_ns: list[int]) -> None:
     cells = [0] * (layout.LOOP_BYTES // layout.CELL)
     readings = _readings(spent_ns)
-    state = asyncio_hooks.LoopState(0, 0, 0, SimpleNamespace)
+    state = LoopState(0, 0, 0, lambda: None)
     agent: Any = SimpleNamespace(alive=[1], quarter_ns=2_500_000, memory=SimpleNamespace(cells=cells))
     agent.iteration_ended = lambda _state, _begun, spent: min(spent, layout.MAX_NS)
     with pytest.MonkeyPatch.context() as patch:

@@ -53,6 +53,7 @@ def _come_aboard(settings):
                 "socket": settings["socket"],
                 "owner_pid": int(settings["owner"]),
                 "follow": settings["follow"] == "1",
+                "pulse": settings.get("pulse"),
             }
         )
     finally:

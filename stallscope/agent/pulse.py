@@ -1,0 +1,253 @@
+"""The pulse (``stallscope/pulse``, a C library) as the agent uses it: how it comes aboard, and what it hands over.
+
+It is loaded with ``_ctypes`` alone: ``import ctypes`` would bring modules into the program that it did not ask for.
+"""
+
+from __future__ import annotations
+
+import sys
+from _struct import Struct
+from _thread import get_ident, get_native_id
+from os import getpid
+from time import monotonic_ns
+
+from .stacks import MAX_FRAMES, is_own
+
+TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+    from .stacks import Stack
+
+_RTLD_NOW = 2
+_UNKNOWN = 2**64 - 1
+_STALL, _SEEN = 1, 2
+# struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
+RECORD_HEAD = Struct("=2I")
+STALL_HEAD = Struct("=5Q4I")
+CALL = Struct("=4Qq2I232s")
+TICK = Struct("=9QiI")
+PART = Struct("=3Q")
+WEIGHT = Struct("=2Q")
+
+_KINDS = {
+    "f": "path", "s": "peer", "p": "pipe", "l": "lock", "c": "child", "h": "host", "t": "timer", "o": "other",
+}  # fmt: skip
+_KEPT_STACKS = 1024
+
+
+class ExactCall:
+    """One call, or (``count`` > 1) the sum of many short ones; ``last_ns`` is when the last one ended.
+
+    ``call`` is (name, resource kind, resource, detail), as in ``thread_facts.Facts``.
+    """
+
+    __slots__ = ("call", "count", "duration_ns", "last_ns", "stack", "start_ns", "token")
+
+    def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
+        self.start_ns, self.duration_ns, self.last_ns, self.token, argument, hook, self.count, text = CALL.unpack_from(
+            raw, at
+        )
+        self.call = _described(names[hook], text.split(b"\0", 1)[0].decode("utf-8", "replace"), argument)
+        self.stack: Stack = ()
+
+
+class Tick:
+    """The watchdog's look at an overdue iteration: what the thread spent since the look before; None: not known."""
+
+    __slots__ = (
+        "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "stopped_ns", "switches",
+        "system_call", "token",
+    )  # fmt: skip
+
+    def __init__(self, raw: bytes, at: int) -> None:
+        self.from_ns, self.at_ns, cpu, delay, switches, self.stopped_ns, self.token, _, _, self.system_call, state = (
+            TICK.unpack_from(raw, at)
+        )
+        self.cpu_ns, self.run_delay_ns, self.switches = _known(cpu), _known(delay), _known(switches)
+        self.state = chr(state) if state else ""
+        self.stack: Stack = ()
+        self.late_ns = 0  # for how long the interpreter did not answer
+
+
+class ExactStall:
+    """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns)."""
+
+    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "run_delay_ns", "slot_at", "start_ns", "ticks")
+
+    def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
+        self.start_ns, self.end_ns, cpu, delay, self.slot_at, calls, ticks, parts, _ = STALL_HEAD.unpack_from(raw, at)
+        self.cpu_ns, self.run_delay_ns = _known(cpu), _known(delay)
+        at += STALL_HEAD.size
+        self.calls = [ExactCall(raw, at + index * CALL.size, names) for index in range(calls)]
+        at += calls * CALL.size
+        self.ticks = [Tick(raw, at + index * TICK.size) for index in range(ticks)]
+        at += ticks * TICK.size
+        found = [PART.unpack_from(raw, at + index * PART.size) for index in range(parts)]
+        self.parts = [(handler, count, total) for handler, count, total in found if handler]
+
+
+class SeenCall:
+    """A call whose site was asked for; it stands for ``weight`` calls that took ``weight_ns`` together."""
+
+    __slots__ = ("exact", "weight", "weight_ns")
+
+    def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
+        self.exact = ExactCall(raw, at, names)
+        self.weight, self.weight_ns = WEIGHT.unpack_from(raw, at + CALL.size)
+
+
+class Pulse:
+    """The library at work in this process."""
+
+    def __init__(self, functions: Dict[str, Callable[..., Any]]) -> None:
+        self._functions = functions
+        self._main = _main_ident()
+        self._captured: List[Any] = []  # filled by the library, in the main thread
+        self._stacks: Dict[int, Tuple[int, Stack]] = {}  # by token: late_ns and the stack
+        self._waiting: List[Any] = []  # seen calls whose stack has not come yet
+        self.names: List[str] = functions["names"]()
+        self.close = functions["close"]  # the calling thread's loop has ended its run
+
+    def start(self, fd: int, threshold_ns: int) -> bool:
+        """Hook everything; ``fd`` is the shared memory's. False: it could not."""
+        return not self._functions["start"](fd, threshold_ns, getpid(), self._captured)
+
+    def stop(self) -> None:
+        """Put everything back; the library itself stays loaded, and does nothing."""
+        self._functions["stop"]()
+
+    def wait(self, ns: int) -> None:
+        """Sleep without the GIL; less when the library wants the main thread's stack, which is taken then."""
+        token, late_ns = self._functions["wait"](ns)
+        frame: Any = sys._current_frames().get(self._main) if token else None
+        flat: List[Any] = []
+        while frame is not None and len(flat) < 2 * MAX_FRAMES:
+            flat += [frame.f_code, frame.f_lineno]
+            frame = frame.f_back
+        if token:
+            self._captured.append((token, monotonic_ns(), late_ns, flat))
+
+    def open(self, slot_at: int, selector: Any, loop: Any, tid: int, running: bool) -> bool:
+        """Declare a loop of thread ``tid``: its slot in the shared memory, and how its own wait is told from others.
+
+        That is the descriptor of its epoll, or (poll, select) the one by which other threads wake it.
+        """
+        waker = getattr(loop, "_ssock", None)
+        try:
+            epoll, mark = selector.fileno(), -1
+        except (AttributeError, ValueError):
+            epoll, mark = -1, waker.fileno() if waker is not None else -1
+        if epoll < 0 and mark < 0:
+            return False
+        if tid == get_native_id():
+            return not self._functions["open"](slot_at, epoll, mark, running)
+        return not self._functions["expect"](tid, slot_at, epoll, mark)
+
+    def undeclared(self) -> List[Tuple[int, int, str]]:
+        """(slot, thread, path of the object that waits) of each loop that was found by its waits alone."""
+        found: List[Tuple[int, int, str]] = self._functions["undeclared"]()
+        return found
+
+    def dropped(self) -> int:
+        """Stalls whose details found no room."""
+        count: int = self._functions["dropped"]()
+        return count
+
+    def take(self) -> Tuple[List[ExactStall], List[SeenCall]]:
+        """What has ended since the last time, with the stacks that were captured."""
+        raws = self._functions["take"]()
+        self._gather_stacks()
+        stalls: List[ExactStall] = []
+        seen, self._waiting = self._waiting, []
+        for raw in raws:
+            for kind, at in _records(raw):
+                if kind == _STALL:
+                    stalls.append(self._with_stacks(ExactStall(raw, at, self.names)))
+                elif kind == _SEEN:
+                    seen.append(SeenCall(raw, at, self.names))
+        return stalls, [call for call in seen if self._has_stack(call)]
+
+    def _gather_stacks(self) -> None:
+        count = len(self._captured)
+        taken, self._captured[:count] = self._captured[:count], []
+        for token, _, late_ns, flat in taken:
+            self._stacks[token] = (late_ns, _own_left_out(flat))
+        while len(self._stacks) > _KEPT_STACKS:
+            del self._stacks[next(iter(self._stacks))]
+
+    def _with_stacks(self, stall: ExactStall) -> ExactStall:
+        for call in stall.calls:
+            call.stack = self._stacks.get(call.token, (0, ()))[1]
+        for tick in stall.ticks:
+            tick.late_ns, tick.stack = self._stacks.get(tick.token, (0, ()))
+            if not tick.stack:
+                tick.stack = next((call.stack for call in stall.calls if _is_within(tick.at_ns, call)), ())
+        return stall
+
+    def _has_stack(self, seen: SeenCall) -> bool:
+        found = self._stacks.get(seen.exact.token)
+        if found is not None:
+            seen.exact.stack = found[1]
+        elif len(self._waiting) < _KEPT_STACKS:
+            self._waiting.append(seen)
+        return found is not None
+
+
+def load(path: str) -> Optional[Pulse]:
+    """The library at ``path``, ready to start; None where it cannot be used. Raises nothing."""
+    try:
+        from _ctypes import PyObj_FromPtr, call_function, dlopen, dlsym
+
+        place = bytes(8)
+        if call_function(dlsym(dlopen(path, _RTLD_NOW), "pulse_functions"), (place,)):
+            return None
+        return Pulse(PyObj_FromPtr(int.from_bytes(place, sys.byteorder)))
+    except (ImportError, OSError):
+        return None
+
+
+def _main_ident() -> int:
+    """CPython's identity of the main thread."""
+    threading: Any = sys.modules.get("threading")
+    main = getattr(threading, "_main_thread", None)
+    ident = getattr(main, "_ident", None)
+    return ident if isinstance(ident, int) else get_ident()
+
+
+def _records(raw: bytes) -> Iterator[Tuple[int, int]]:
+    """(type, offset of the content) of each record."""
+    at = 0
+    while at < len(raw):
+        size, kind = RECORD_HEAD.unpack_from(raw, at)
+        yield kind, at + RECORD_HEAD.size
+        at += size
+
+
+def _own_left_out(flat: List[Any]) -> Stack:
+    """(code, line) pairs, innermost first, from alternating codes and lines; without frames of the agent itself."""
+    return tuple(
+        [
+            (flat[index], flat[index + 1] or flat[index].co_firstlineno)
+            for index in range(0, len(flat) - 1, 2)
+            if not is_own(flat[index])
+        ]
+    )
+
+
+def _is_within(at_ns: int, call: ExactCall) -> bool:
+    return call.count == 1 and call.start_ns <= at_ns <= call.last_ns and bool(call.stack)
+
+
+def _known(value: int) -> Optional[int]:
+    return None if value == _UNKNOWN else value
+
+
+def _described(name: str, text: str, argument: int) -> Tuple[str, str, str, str]:
+    """(name, resource kind, resource, detail) of a call, from the text that the library made of its arguments."""
+    kind, resource = _KINDS.get(text[:1], "other"), text[1:]
+    if kind == "child":
+        return name, kind, f"pid {argument}" if argument > 0 else "", ""
+    if kind == "timer":
+        return name, kind, "", f"{argument / 1e9:.3f} s" if argument >= 0 else ""
+    return name, kind, resource, f"fd {argument}" if argument >= 0 and kind in ("path", "peer", "pipe", "other") else ""
