@@ -14,13 +14,14 @@ ROOT = Path(__file__).parent.parent / "stallscope"
 # What each room may import of ours, besides itself, the errors, and the agent's layout (a description, no code).
 ALLOWED = {
     "agent": set(),
+    "pulse": set(),
     "recording": set(),
-    "collect": {"agent", "recording"},
-    "attach": {"agent", "collect", "recording"},
+    "collect": {"agent", "pulse", "recording"},
+    "attach": {"agent", "collect", "pulse", "recording"},
     "ingest": {"recording"},
     "analysis": {"recording"},
     "report": {"analysis", "recording"},
-    "cli": {"analysis", "attach", "collect", "ingest", "recording", "report"},
+    "cli": {"analysis", "attach", "collect", "ingest", "pulse", "recording", "report"},
 }
 
 
