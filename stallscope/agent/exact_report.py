@@ -83,6 +83,8 @@ def _spans(stall: ExactStall) -> List[Span]:
         spans.append(_looked_at(tick, switches))
         switches = tick.switches
     spans.append(_last(stall, spans))
+    if not spans[0].stack:  # what was answered a moment later is as near as we can come
+        spans[0].stack = next((span.stack for span in spans if span.stack), ())
     return _merged(spans)
 
 

@@ -2,7 +2,8 @@
 
 Evidence is taken in the order of its worth, each piece from the time that better ones left over:
 
-1. runs of the garbage collector and timed calls are exact intervals;
+1. stops of the whole process, runs of the garbage collector and timed calls are exact intervals; sums of many short
+   calls are exact amounts;
 2. a span between two samples has counters of its thread: CPU time ran, run-queue delay waited for a CPU, the rest was
    blocked in the call in which the sample caught it, or in the one before;
 3. what nothing speaks for is ``unexplained``.
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from stallscope.analysis.sites import bare, entry, location
-from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall
+from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall, TimedCall
 
 Cause = Literal[
     "blocking-syscall",
@@ -110,6 +111,18 @@ class _Uncovered:
     def total_ns(self) -> int:
         return sum(hi - lo for lo, hi in self._free)
 
+    def take_part(self, lo: int, hi: int, ns: int) -> int:
+        """Covers `ns` of what is free in [lo, hi), spread evenly over it; returns how many ns there were to cover."""
+        inside = [(max(a, lo), min(b, hi)) for a, b in self._free if a < hi and b > lo]
+        free = sum(b - a for a, b in inside)
+        taken = min(ns, free)
+        rest = taken
+        for number, (a, b) in enumerate(inside, start=1):
+            part = rest if number == len(inside) else (b - a) * taken // free
+            self.take(b - part, b)
+            rest -= part
+        return taken
+
     def take(self, lo: int, hi: int) -> int:
         """Covers [lo, hi) and returns how many ns of it were free."""
         before = self.total_ns
@@ -121,15 +134,37 @@ class _Uncovered:
 
 
 def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
+    """What was measured and not sampled: stops of the whole process, collections, calls; sums of short calls last, for
+    they have no interval of their own."""
     slices = []
+    for span in stall.spans:
+        if span.state in _STOPPED:
+            slices.append(Slice(left.take(span.from_ns, span.to_ns), "suspended", None, span.stack))
     for pause in stall.pauses:
         ns = left.take(pause.start_ns, pause.start_ns + pause.duration_ns)
         slices.append(Slice(ns, "gc", None, pause.stack or _stack_at(stall.spans, pause.start_ns)))
-    for timed in stall.calls:
-        ns = left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
+    for timed in sorted(stall.calls, key=lambda timed: timed.count > 1):
         stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
-        slices.append(Slice(ns, wait_cause(timed.call), timed.call, stack))
+        cause = _timed_cause(timed, stack)
+        slices.append(Slice(_covered(timed, stall, left), cause, None if cause == "import" else timed.call, stack))
     return slices
+
+
+def _covered(timed: TimedCall, stall: Stall, left: _Uncovered) -> int:
+    if timed.count > 1:
+        return left.take_part(timed.start_ns, stall.start_ns + stall.duration_ns, timed.duration_ns)
+    return left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
+
+
+def _timed_cause(timed: TimedCall, stack: Stack) -> Cause:
+    """The import system's own calls are the import's."""
+    cause = wait_cause(timed.call)
+    return "import" if cause == "blocking-syscall" and _in_import(stack) else cause
+
+
+def _in_import(stack: Stack) -> bool:
+    """Whether the import system is at work."""
+    return any("importlib" in frame.file for frame in stack)
 
 
 def _stack_at(spans: Sequence[Span], at_ns: int) -> Stack:
@@ -243,13 +278,14 @@ def _ran(ns: int, span: Span) -> Slice:
 
 
 def _cpu_cause(span: Span) -> Cause:
-    if any("importlib" in frame.file for frame in span.stack):
+    if _in_import(span.stack):
         return "import"
     # A busy machine delays the sampler as well, and so do other threads that hold the GIL: it must have waited for most
     # of what it saw, and this thread have run for most of that.
-    length = span.to_ns - span.from_ns
+    delay_ns = span.run_delay_ns or 0
+    length = span.to_ns - span.from_ns - delay_ns
     ran_ns = length if span.cpu_ns is None else span.cpu_ns
-    late_ns = span.late_ns - (span.run_delay_ns or 0)
+    late_ns = span.late_ns - delay_ns
     held = late_ns > TWO_SWITCHES_NS and 2 * late_ns >= ran_ns and 2 * ran_ns >= length
     return "native-cpu" if held else "python-cpu"
 
