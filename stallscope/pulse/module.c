@@ -10,7 +10,6 @@
 #include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,48 +20,56 @@ static void *zero_or_error(int failed)
     return py.Long_FromUnsignedLongLong(failed ? (unsigned long long)(errno ? errno : 1) : 0);
 }
 
-/* The mapping is replaced, never taken away: a thread that comes late out of a wait may still write to it. */
-static int memory_map(int fd)
+/* A second mapping of the memory that the agent has mapped, at the address of the first one of this process. It is
+ * replaced, never taken away: a thread that comes late out of a wait may still write to it. */
+static int memory_map(void *of_agent, size_t size)
 {
-    struct stat of;
-    static size_t size;
-    if (fd >= 0 && fstat(fd, &of) != 0)
-        return -1;
-    size = fd >= 0 ? (size_t)of.st_size : size;
-    int flags = (fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS) | (shared != NULL ? MAP_FIXED : 0);
-    void *at = mmap(shared, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    static size_t mapped;
+    void *at;
+    if (of_agent == NULL)
+        at = mmap(shared, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    else
+        at = mremap(of_agent, 0, size, MREMAP_MAYMOVE | (shared != NULL ? MREMAP_FIXED : 0), shared);
     if (at == MAP_FAILED)
         return -1;
+    mapped = of_agent != NULL ? size : mapped;
     shared = at;
     return 0;
 }
 
-/* start(fd, threshold_ns, main_tid, captured) -> 0 or errno: hook everything, with the shared memory in fd. */
-static void *start(void *self, void *arguments)
+static int begin(void *memory, size_t size, uint64_t threshold, pid_t tid, void *list)
 {
-    int fd = 0, tid = 0;
-    unsigned long long threshold = 0;
-    void *list = NULL;
-    (void)self;
-    if (!py.Arg_ParseTuple(arguments, "iKiO", &fd, &threshold, &tid, &list))
-        return NULL;
-    if (atomic_load(&pulse_active))
-        return zero_or_error(EALREADY);
     threshold_ns = threshold;
     quarter_ns = threshold / 4;
     slow_ns = threshold / 32;
     main_tid = tid;
     hooks_find();
-    if (memory_map(fd) != 0 || threads_start() != 0)
-        return zero_or_error(errno);
+    if (memory_map(memory, size) != 0 || threads_start() != 0)
+        return errno != 0 ? errno : EINVAL;
     py._IncRef(list);
     captured = list;
     elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
     atomic_store(&pulse_active, true);
-    int failed = watchdog_start();
-    if (failed == 0)
-        elf_hook();
-    return zero_or_error(failed);
+    if (watchdog_start() != 0)
+        return EAGAIN;
+    elf_hook();
+    return 0;
+}
+
+/* start(memory, threshold_ns, main_tid, captured) -> 0 or errno: hook everything. `memory` is a writable buffer, the
+ * agent's mapping of the shared memory. */
+static void *start(void *self, void *arguments)
+{
+    int tid = 0;
+    unsigned long long threshold = 0;
+    void *list = NULL;
+    struct buffer memory;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "w*KiO", &memory, &threshold, &tid, &list))
+        return NULL;
+    int failed = atomic_load(&pulse_active) ? EALREADY : begin(memory.at, (size_t)memory.size, threshold, tid, list);
+    py.Buffer_Release(&memory);
+    return py.Long_FromUnsignedLongLong((unsigned long long)failed);
 }
 
 /* stop() -> how many words were put back. The library stays: a thread may be inside one of its functions. */
@@ -78,7 +85,7 @@ static void *stop(void *self, void *unused)
     watchdog_stop();
     int restored = elf_unhook();
     threads_stop();
-    memory_map(-1);
+    memory_map(NULL, 0);
     py.Eval_RestoreThread(state);
     py._DecRef(list);
     return py.Long_FromUnsignedLongLong((unsigned long long)restored);
@@ -207,6 +214,7 @@ static struct method methods[] = {
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
+    {"asyncio", python_know_asyncio, METH_VARARGS, NULL},
     {"expect", expect_loop, METH_VARARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
 };

@@ -91,6 +91,7 @@ void elf_interpreter(const void *inside);  /* the object in which waits on condi
 #define PREFIX_BYTES 160
 #define HANDLER_SLOTS 64
 #define HOOKS_MAX 256
+#define OUTER_LOOPS 4
 
 struct call {  /* one call, or (count > 1) the sum of many short ones; native byte order, read by agent/pulse.py */
     uint64_t start_ns, duration_ns, last_ns;  /* last_ns: when the last one ended */
@@ -149,6 +150,14 @@ struct thread {
     _Atomic uint64_t call_since_ns;
     uint64_t last_handler_ns;     /* runner: end of the handler before */
     _Atomic uint64_t overdue;     /* start of the iteration that the watchdog found overdue */
+
+    /* loops inside whose handlers this one runs, outermost first */
+    unsigned outer_count;
+    struct outer {
+        uint64_t *cells, started_ns;
+        int epoll_fd, mark_fd;
+        bool declared;
+    } outer[OUTER_LOOPS];
 
     /* of the iteration in progress */
     unsigned calls_noted;

@@ -10,10 +10,16 @@
 #include <stdlib.h>
 
 struct python py;
-void *captured;  /* a list of the agent's: (token, when, late_ns, [code, line, code, line, ...]) is appended */
+void *captured;  /* a list of the agent's: (token, late_ns, [code, line, code, line, ...], task's name or None) is appended */
 
 static _Atomic uint64_t next_token = 1;
 static bool only_by_nudge;
+static struct asyncio {
+    void *running;  /* () -> the running loop, or None */
+    void *tasks;    /* {loop: task that runs in it}, or NULL */
+    void *current;  /* (loop) -> that task; where there is no such dict */
+    void *name;     /* (task) -> its name */
+} asyncio;
 static void *name_code, *name_line, *name_back;
 
 static bool find(void *to, const char *name)
@@ -73,11 +79,47 @@ static void *walked(void)
     return stack;
 }
 
+/* The name of the task that runs now, by asyncio's own functions, all of them in C; None where there is none. */
+static void *task_name(void)
+{
+    void *loop = asyncio.running != NULL ? py.Object_CallObject(asyncio.running, NULL) : NULL, *name = NULL;
+    if (loop != NULL && loop != py.None) {
+        void *task = asyncio.current != NULL ? py.Object_CallFunctionObjArgs(asyncio.current, loop, NULL)
+                                             : py.Dict_GetItem(asyncio.tasks, loop);
+        if (task != NULL && task != py.None)
+            name = py.Object_CallFunctionObjArgs(asyncio.name, task, NULL);
+        if (task != NULL && asyncio.current != NULL)
+            py._DecRef(task);
+    }
+    if (loop != NULL)
+        py._DecRef(loop);
+    if (name == NULL)
+        py.Err_Clear();
+    return name != NULL ? name : none();
+}
+
+void *python_know_asyncio(void *self, void *arguments)
+{
+    struct asyncio given = {0};
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "OOOO", &given.running, &given.tasks, &given.current, &given.name))
+        return NULL;
+    for (void **each = (void **)&given; each < (void **)(&given + 1); each++) {
+        if (*each == py.None)
+            *each = NULL;
+        else
+            py._IncRef(*each);
+    }
+    if (given.tasks != NULL || given.current != NULL)
+        asyncio = given;
+    return none();
+}
+
 static void capture(uint64_t token, uint64_t late)
 {
     void *stack = walked();
-    void *entry = stack != NULL ? py._BuildValue("(KKKN)", (unsigned long long)token, (unsigned long long)now_ns(),
-                                                 (unsigned long long)late, stack) : NULL;
+    void *entry = stack != NULL ? py._BuildValue("(KKNN)", (unsigned long long)token, (unsigned long long)late, stack,
+                                                 task_name()) : NULL;
     append(captured, entry);
 }
 

@@ -18,6 +18,12 @@ struct method {  /* PyMethodDef, part of the stable ABI */
     const char *doc;
 };
 
+struct buffer {  /* Py_buffer: its beginning, and room for the rest of it */
+    void *at, *owner;
+    ssize_t size;
+    void *rest[32];
+};
+
 struct python {
 #define FUNCTION(returns, name, parameters) returns (*name) parameters;
 #include "python.def"
@@ -28,6 +34,8 @@ struct python {
 extern struct python py;
 extern void *captured;
 
+/* asyncio(running, tasks, current, name): how to find the name of the task that runs; see struct asyncio. */
+void *python_know_asyncio(void *self, void *arguments);
 bool python_names(void);  /* with the GIL, once */
 void *none(void);         /* None, as a new reference */
 

@@ -171,12 +171,38 @@ static void takes_slot(struct thread *t, uint64_t slot_at)
     t->cells = cells_at(slot_at);
 }
 
+/* A handler runs a loop of its own: the iteration that it is in goes on when that has ended. What was noted of it is
+ * lost to the inner loop's iterations. */
+static bool set_aside(struct thread *t)
+{
+    if (t->outer_count == OUTER_LOOPS || atomic_load(&t->started_ns) == 0)
+        return false;
+    t->outer[t->outer_count++] =
+        (struct outer){t->cells, atomic_load(&t->started_ns), t->epoll_fd, t->mark_fd, t->declared};
+    atomic_store(&t->started_ns, 0);
+    forget_iteration(t);
+    return true;
+}
+
+static void take_up_again(struct thread *t)
+{
+    const struct outer *outer = &t->outer[--t->outer_count];
+    t->epoll_fd = outer->epoll_fd;
+    t->mark_fd = outer->mark_fd;
+    t->declared = outer->declared;
+    t->cells = outer->cells;
+    t->iteration++;
+    t->ticks_of = 0;
+    t->last_handler_ns = now_ns();
+    atomic_store(&t->started_ns, outer->started_ns);
+}
+
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 {
     struct thread *t = self;
     if (t == NULL && (t = registered()) == NULL)
         return -1;
-    if (has_loop(t))
+    if (has_loop(t) && !set_aside(t))
         thread_close();
     t->epoll_fd = epoll_fd;
     t->mark_fd = mark_fd;
@@ -197,6 +223,8 @@ void thread_close(void)
         __atomic_store_n(&t->cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
     t->cells = NULL;
     t->epoll_fd = t->mark_fd = -1;
+    if (t->outer_count > 0)
+        take_up_again(t);
 }
 
 /* --- loops that the agent declares from another thread: it attached while they ran ------------------------------------- */
@@ -298,6 +326,7 @@ static void thread_ends(void *known)
     struct thread *t = known;
     if (self != t)
         return;
+    t->outer_count = 0;
     thread_close();
     kernel_close(t);
     self = NULL;
@@ -341,6 +370,7 @@ void threads_stop(void)
         atomic_store(&t->overdue, 0);
         atomic_store(&t->held_since_ns, 0);
         t->cells = NULL;
+        t->outer_count = 0;
         kernel_close(t);
         atomic_store(&t->ring_tail, atomic_load(&t->ring_head));
     }

@@ -67,8 +67,9 @@ class Observed(Ran):
 class Observing:
     """Runs programs under one interpreter, in one directory, with ``truth`` beside them."""
 
-    def __init__(self, interpreter: Interpreter, directory: Path) -> None:
+    def __init__(self, interpreter: Interpreter, directory: Path, library: Path | None = None) -> None:
         self.interpreter = interpreter
+        self.library = library  # of the pulse; None: the agent alone
         self.directory = directory
         shutil.copy(Path(__file__).parent / "truth.py", directory)
 
@@ -91,7 +92,7 @@ class Observing:
         path = self.directory / "program.stall"
         command = [self.interpreter.executable, str(self.program(text)), *arguments]
         with recording_to(path, threshold_ns) as collector, Collected(self.directory) as output:
-            env = environment(collector.socket_path, threshold_ns, follow=follow)
+            env = environment(collector.socket_path, threshold_ns, follow=follow, pulse=self.library)
             process = subprocess.Popen(command, env=env, cwd=self.directory, **output.streams)
             try:
                 _drain_until_over(process, collector, drains)
