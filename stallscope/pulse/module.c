@@ -9,51 +9,14 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define TAKE_BYTES (1u << 18)
 
-static void *zero_or_error(int failed)
+static void *number(int value)
 {
-    return py.Long_FromUnsignedLongLong(failed ? (unsigned long long)(errno ? errno : 1) : 0);
-}
-
-/* A second mapping of the memory that the agent has mapped, at the address of the first one of this process. It is
- * replaced, never taken away: a thread that comes late out of a wait may still write to it. */
-static int memory_map(void *of_agent, size_t size)
-{
-    static size_t mapped;
-    void *at;
-    if (of_agent == NULL)
-        at = mmap(shared, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    else
-        at = mremap(of_agent, 0, size, MREMAP_MAYMOVE | (shared != NULL ? MREMAP_FIXED : 0), shared);
-    if (at == MAP_FAILED)
-        return -1;
-    mapped = of_agent != NULL ? size : mapped;
-    shared = at;
-    return 0;
-}
-
-static int begin(void *memory, size_t size, uint64_t threshold, pid_t tid, void *list)
-{
-    threshold_ns = threshold;
-    quarter_ns = threshold / 4;
-    slow_ns = threshold / 32;
-    main_tid = tid;
-    hooks_find();
-    if (memory_map(memory, size) != 0 || threads_start() != 0)
-        return errno != 0 ? errno : EINVAL;
-    py._IncRef(list);
-    captured = list;
-    elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
-    atomic_store(&pulse_active, true);
-    if (watchdog_start() != 0)
-        return EAGAIN;
-    elf_hook();
-    return 0;
+    return py.Long_FromUnsignedLongLong((unsigned long long)value);
 }
 
 /* start(memory, threshold_ns, main_tid, captured) -> 0 or errno: hook everything. `memory` is a writable buffer, the
@@ -67,9 +30,19 @@ static void *start(void *self, void *arguments)
     (void)self;
     if (!py.Arg_ParseTuple(arguments, "w*KiO", &memory, &threshold, &tid, &list))
         return NULL;
-    int failed = atomic_load(&pulse_active) ? EALREADY : begin(memory.at, (size_t)memory.size, threshold, tid, list);
+    int error = atomic_load(&pulse_active) ? EALREADY : 0;  /* the list of that start stays */
+    if (error == 0) {
+        py._IncRef(list);
+        captured = list;
+        elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
+        error = pulse_begin(memory.at, (size_t)memory.size, threshold, tid);
+        if (error != 0) {
+            captured = NULL;
+            py._DecRef(list);
+        }
+    }
     py.Buffer_Release(&memory);
-    return py.Long_FromUnsignedLongLong((unsigned long long)failed);
+    return number(error);
 }
 
 /* stop() -> how many words were put back. The library stays: a thread may be inside one of its functions. */
@@ -77,18 +50,14 @@ static void *stop(void *self, void *unused)
 {
     (void)self, (void)unused;
     if (!atomic_load(&pulse_active))
-        return py.Long_FromUnsignedLongLong(0);
+        return number(0);
     void *list = captured;
     captured = NULL;
-    atomic_store(&pulse_active, false);
     void *state = py.Eval_SaveThread();
-    watchdog_stop();
-    int restored = elf_unhook();
-    threads_stop();
-    memory_map(NULL, 0);
+    int restored = pulse_end();
     py.Eval_RestoreThread(state);
     py._DecRef(list);
-    return py.Long_FromUnsignedLongLong((unsigned long long)restored);
+    return number(restored);
 }
 
 /* open(slot_at, epoll_fd, mark_fd, running) -> 0 or errno: the calling thread's loop. */
@@ -99,7 +68,7 @@ static void *open_loop(void *self, void *arguments)
     (void)self;
     if (!py.Arg_ParseTuple(arguments, "Kiip", &slot_at, &epoll_fd, &mark_fd, &running))
         return NULL;
-    return zero_or_error(thread_open(slot_at, epoll_fd, mark_fd, running != 0));
+    return number(thread_open(slot_at, epoll_fd, mark_fd, running != 0) == 0 ? 0 : ENOMEM);
 }
 
 /* expect(tid, slot_at, epoll_fd, mark_fd) -> 0 or errno: the loop of another thread, from its next wait on. */
@@ -110,7 +79,7 @@ static void *expect_loop(void *self, void *arguments)
     (void)self;
     if (!py.Arg_ParseTuple(arguments, "iKii", &tid, &slot_at, &epoll_fd, &mark_fd))
         return NULL;
-    return zero_or_error(thread_expect(tid, slot_at, epoll_fd, mark_fd));
+    return number(thread_expect(tid, slot_at, epoll_fd, mark_fd) == 0 ? 0 : ENOMEM);
 }
 
 /* close(): the calling thread's loop has ended its run; its last iteration ends here. */

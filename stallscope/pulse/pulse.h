@@ -9,6 +9,7 @@
  *   watchdog.c   a thread that never takes the GIL; it notices the iteration that is overdue
  *   python.c     CPython's functions, found with dlsym; the stack of a call, taken in its own frame
  *   runner.c     Handle._run as a builtin
+ *   process.c    begin and end, in a process of any kind
  *   module.c     the functions that the agent calls
  *
  * Nothing here includes CPython's headers: one build serves every version. Nothing on the paths that
@@ -39,6 +40,14 @@
 #endif
 
 #define UNKNOWN UINT64_MAX
+
+/* --- process.c ------------------------------------------------------------------------------ */
+
+/* Hook everything; `memory` is the shared memory (layout.h), mapped with MAP_SHARED, of which a mapping of our own is
+ * made; an iteration of stall_ns or more is a stall; pending calls run in main_thread (its kernel id). Returns 0, or the
+ * error's number; then nothing was changed. */
+int pulse_begin(void *memory, size_t size, uint64_t stall_ns, pid_t main_thread);
+int pulse_end(void);  /* put everything back; returns how many words */
 
 /* --- hooks ------------------------------------------------------------------------------- */
 
@@ -236,7 +245,7 @@ int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
 /* The same for a loop that runs in another thread: it is opened as that enters its next wait. */
 int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd);
 void thread_close(void);
-int threads_start(void);   /* once in a process, and again in a forked child */
+int threads_start(void);   /* once in a process, and again in a forked child; 0, or the error's number */
 void threads_stop(void);   /* every thread's hooks become pass-throughs */
 
 /* --- log.c ------------------------------------------------------------------------------------ */
@@ -282,7 +291,7 @@ bool kernel_in_signal_handler(const struct thread *t);
 
 /* --- watchdog.c --------------------------------------------------------------------------------- */
 
-int watchdog_start(void);
+int watchdog_start(void);  /* 0, or the error's number */
 void watchdog_stop(void);
 void watchdog_forked(void);  /* in the child, where it does not run */
 

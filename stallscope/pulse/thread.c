@@ -350,11 +350,11 @@ static void forked(void)
 int threads_start(void)
 {
     static bool watching_forks;
-    if (!key_made)
-        key_made = pthread_key_create(&leaving, thread_ends) == 0;
-    if (!watching_forks)
-        watching_forks = pthread_atfork(NULL, NULL, forked) == 0;
-    return watching_forks ? 0 : -1;
+    int error = key_made ? 0 : pthread_key_create(&leaving, thread_ends);
+    key_made = error == 0;
+    if (error == 0 && !watching_forks)
+        watching_forks = (error = pthread_atfork(NULL, NULL, forked)) == 0;
+    return error;
 }
 
 void threads_stop(void)

@@ -156,10 +156,11 @@ int watchdog_start(void)
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);  /* the program's signals are not for this thread */
-    runs = pthread_create(&thread, &attributes, watch, NULL) == 0;
+    int error = pthread_create(&thread, &attributes, watch, NULL);
+    runs = error == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    return runs ? 0 : -1;
+    return error;
 }
 
 void watchdog_stop(void)
