@@ -45,10 +45,6 @@ static void ring_read(const struct thread *t, uint64_t at, void *to, size_t size
     memcpy((uint8_t *)to + first, t->ring, size - first);
 }
 
-struct record_head {
-    uint32_t size, type;  /* size: of the whole record */
-};
-
 /* Room for a record of `size` bytes, its head written; its place, or UNKNOWN. */
 static uint64_t ring_begin(struct thread *t, enum record type, size_t size)
 {

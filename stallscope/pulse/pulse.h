@@ -264,6 +264,18 @@ struct seen {  /* a call whose site was asked for, in a stall or not */
     uint64_t weight, weight_ns;  /* it stands for so many calls of its kind, that took so long together */
 };
 
+struct record_head {  /* before each record that ring_take gives */
+    uint32_t size, type;  /* size: of the whole record, its head included; type: enum record */
+};
+
+/* The agent unpacks these by their members, one after the other: there must be nothing between them. */
+_Static_assert(sizeof(struct call) == 5 * 8 + 2 * 4 + TEXT_BYTES, "a gap in struct call");
+_Static_assert(sizeof(struct tick) == 9 * 8 + 2 * 4, "a gap in struct tick");
+_Static_assert(sizeof(struct part) == 3 * 8, "a gap in struct part");
+_Static_assert(sizeof(struct stall_head) == 5 * 8 + 4 * 4, "a gap in struct stall_head");
+_Static_assert(sizeof(struct seen) == sizeof(struct call) + 2 * 8, "a gap in struct seen");
+_Static_assert(sizeof(struct record_head) == 2 * 4, "a gap in struct record_head");
+
 void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b);
 void note_handler(struct thread *t, uint64_t handler, uint64_t spent_ns);
 void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns);
