@@ -50,15 +50,13 @@ class Agent:
         """Announce the process and wait for asyncio to be imported."""
         hand_over = self.config.pop("hand_over", None) or partial(send_memory, self.config.get("socket", ""))
         refused = hand_over(self.memory, self._greeting())
-        if refused is not None or not self.config.get("pulse"):
-            self.memory.close_fd()
+        self.memory.close_fd()
         if refused is not None:  # no collector: stay out of the way
             self.alive[0] = 0
             return
         atexit.register(self._at_exit)
         when_imported("asyncio.base_events", self._hook)
         if self.config.get("pulse"):
-            self.memory.move_fd_away()
             for library in _LOOP_LIBRARIES:
                 when_imported(library, self._begin_pulse)
         if self.attached:
@@ -123,7 +121,7 @@ class Agent:
         """A forked child goes on running a loop of its parent's: observe it too, if children are followed."""
         try:
             if self.aboard() and self._hooks is not None:
-                self._hooks.adopt(loop)
+                self._hooks.adopt(loop, is_new=True)
         except Exception as error:
             self.failed(error)
 
@@ -166,9 +164,10 @@ class Agent:
         self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
 
     def _close_exact(self, state: LoopState) -> None:
-        if self.pulse is not None and state.ident == get_ident():
-            self.pulse.close()
-        self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
+        if state.ident == get_ident():
+            if self.pulse is not None:
+                self.pulse.close()
+            self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
 
     def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> int:
         """A slow iteration ended: leave it to the watchdog. Returns the duration that can be counted."""
@@ -193,20 +192,22 @@ class Agent:
 
     def _begin_pulse(self) -> None:
         """Something that has loops was imported: from now on the pulse is worth its thread."""
-        if not self.memory.has_fd() or not self.alive[0]:
+        path = self.config.get("pulse")
+        if not path or self.pulse is not None or not self.alive[0]:
             return
-        pulse = load(self.config["pulse"])
-        if pulse is not None and pulse.start(self.memory.fd, self.threshold_ns):
+        pulse = load(path)
+        if pulse is not None and pulse.start(self.memory.mapping, self.threshold_ns):
             self.pulse = pulse
+            self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()
-        self.memory.cells[layout.H_PULSE] = int(self.pulse is not None)
-        self.memory.close_fd()
 
     def _hook(self) -> None:
         if not self.alive[0] and _getpid() == self._pid:  # it left while asyncio was being imported
             return
         try:
             self._begin_pulse()
+            if self.pulse is not None:
+                self.pulse.know_asyncio()
             self._hooks = AsyncioHooks(self)
             self._hooks.install()
         except Exception as error:
@@ -218,7 +219,6 @@ class Agent:
         if self.pulse is not None:
             self.pulse.stop()
             self.pulse = None
-        self.memory.close_fd()
         self.memory.spare_descriptors()
         if self._hooks is not None:
             self._hooks.uninstall(self.open_loops)

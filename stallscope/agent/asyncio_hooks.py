@@ -104,12 +104,15 @@ class AsyncioHooks:
         elif loop._thread_id is None or not self._agent.alive[0]:
             self.release(loop, state)
 
-    def adopt(self, loop: Any, ident: int = 0, tid: int = 0) -> None:
-        """Observe the loop, which runs in that thread, or is about to; 0 is this one."""
+    def adopt(self, loop: Any, ident: int = 0, tid: int = 0, *, is_new: bool = False) -> None:
+        """Observe the loop, which runs in that thread, or is about to; 0 is this one.
+
+        ``is_new``: the process was forked in the middle of an iteration, which is its parent's.
+        """
         selector = getattr(loop, "_selector", None)
         if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
             return
-        running = loop._thread_id is not None  # adopted in the middle of an iteration
+        running = loop._thread_id is not None and not is_new  # adopted in the middle of an iteration
         state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id(), running)
         if state is None:
             self._unseen.add(ref(loop))

@@ -31,7 +31,7 @@ def of_exact(agent: Any, state: Any, stall: ExactStall, holders: Any) -> str:
         "loop": (stall.slot_at - layout.LOOPS_AT) // layout.LOOP_BYTES,
         "start": stall.start_ns,
         "end": stall.end_ns,
-        "task": progress.task if progress is not None else None,
+        "task": stall.task or (progress.task if progress is not None else None),
         "handler": report.handler_named(agent, _handler(state, stall, spans)),
         "handlers": report.heaviest(agent, [(base, calls, total) for base, calls, total in stall.parts]),
     }

@@ -10,7 +10,6 @@ from os import close, dup, fstat, ftruncate, getpid
 from time import monotonic_ns
 
 from . import layout
-from .descriptors import moved_up
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -42,19 +41,16 @@ class Memory:
         cells[layout.H_THRESHOLD] = threshold_ns
         cells[layout.H_MAGIC] = layout.MAGIC
 
-    def move_fd_away(self) -> None:
-        """Keep the descriptor for later, out of the way of the program, which may count on low numbers."""
-        self.fd = moved_up(self.fd)
-
-    def has_fd(self) -> bool:
-        """Whether the descriptor is there still, and the file behind it is ours."""
-        return self.fd >= 0 and _inode_of(self.fd) == self._inode
+    @property
+    def mapping(self) -> "mmap.mmap":
+        """The whole memory, as a writable buffer."""
+        return self._map
 
     def close_fd(self) -> None:
         """Drop the descriptor once the collector has its own; the mapping stays."""
-        if self.has_fd():
+        if self.fd >= 0:
             close(self.fd)
-        self.fd = -1
+            self.fd = -1
 
     def spare_descriptors(self) -> None:
         """Called before the memory is given up, which closes the mapping's own descriptor.

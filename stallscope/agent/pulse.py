@@ -9,7 +9,6 @@ import sys
 from _struct import Struct
 from _thread import get_ident, get_native_id
 from os import getpid
-from time import monotonic_ns
 
 from .stacks import MAX_FRAMES, is_own
 
@@ -34,6 +33,7 @@ _KINDS = {
     "f": "path", "s": "peer", "p": "pipe", "l": "lock", "c": "child", "h": "host", "t": "timer", "o": "other",
 }  # fmt: skip
 _KEPT_STACKS = 1024
+_NO_STACK = (0, (), None)  # type: Tuple[int, Stack, Optional[str]]
 
 
 class ExactCall:
@@ -73,11 +73,12 @@ class Tick:
 class ExactStall:
     """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns)."""
 
-    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "run_delay_ns", "slot_at", "start_ns", "ticks")
+    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "run_delay_ns", "slot_at", "start_ns", "task", "ticks")
 
     def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
         self.start_ns, self.end_ns, cpu, delay, self.slot_at, calls, ticks, parts, _ = STALL_HEAD.unpack_from(raw, at)
         self.cpu_ns, self.run_delay_ns = _known(cpu), _known(delay)
+        self.task: Optional[str] = None
         at += STALL_HEAD.size
         self.calls = [ExactCall(raw, at + index * CALL.size, names) for index in range(calls)]
         at += calls * CALL.size
@@ -104,14 +105,23 @@ class Pulse:
         self._functions = functions
         self._main = _main_ident()
         self._captured: List[Any] = []  # filled by the library, in the main thread
-        self._stacks: Dict[int, Tuple[int, Stack]] = {}  # by token: late_ns and the stack
+        self._stacks: Dict[int, Tuple[int, Stack, Optional[str]]] = {}  # by token: late_ns, the stack, the task's name
         self._waiting: List[Any] = []  # seen calls whose stack has not come yet
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
 
-    def start(self, fd: int, threshold_ns: int) -> bool:
-        """Hook everything; ``fd`` is the shared memory's. False: it could not."""
-        return not self._functions["start"](fd, threshold_ns, getpid(), self._captured)
+    def start(self, memory: Any, threshold_ns: int) -> bool:
+        """Hook everything; ``memory`` is the shared memory's mapping. False: it could not."""
+        return not self._functions["start"](memory, threshold_ns, getpid(), self._captured)
+
+    def know_asyncio(self) -> None:
+        """Let it name the task that runs when a stack is taken. All that it calls is written in C."""
+        import _asyncio
+
+        running, name = getattr(_asyncio, "_get_running_loop", None), getattr(_asyncio.Task, "get_name", None)
+        tasks, current = getattr(_asyncio, "_current_tasks", None), getattr(_asyncio, "current_task", None)
+        if running is not None and name is not None:
+            self._functions["asyncio"](running, tasks if current is None else None, current, name)
 
     def stop(self) -> None:
         """Put everything back; the library itself stays loaded, and does nothing."""
@@ -126,7 +136,7 @@ class Pulse:
             flat += [frame.f_code, frame.f_lineno]
             frame = frame.f_back
         if token:
-            self._captured.append((token, monotonic_ns(), late_ns, flat))
+            self._captured.append((token, late_ns, flat, None))
 
     def open(self, slot_at: int, selector: Any, loop: Any, tid: int, running: bool) -> bool:
         """Declare a loop of thread ``tid``: its slot in the shared memory, and how its own wait is told from others.
@@ -171,16 +181,18 @@ class Pulse:
     def _gather_stacks(self) -> None:
         count = len(self._captured)
         taken, self._captured[:count] = self._captured[:count], []
-        for token, _, late_ns, flat in taken:
-            self._stacks[token] = (late_ns, _own_left_out(flat))
+        for token, late_ns, flat, task in taken:
+            self._stacks[token] = (late_ns, _own_left_out(flat), task if isinstance(task, str) else None)
         while len(self._stacks) > _KEPT_STACKS:
             del self._stacks[next(iter(self._stacks))]
 
     def _with_stacks(self, stall: ExactStall) -> ExactStall:
         for call in stall.calls:
-            call.stack = self._stacks.get(call.token, (0, ()))[1]
+            _, call.stack, task = self._stacks.get(call.token, _NO_STACK)
+            stall.task = stall.task or task
         for tick in stall.ticks:
-            tick.late_ns, tick.stack = self._stacks.get(tick.token, (0, ()))
+            tick.late_ns, tick.stack, task = self._stacks.get(tick.token, _NO_STACK)
+            stall.task = stall.task or task
             if not tick.stack:
                 tick.stack = next((call.stack for call in stall.calls if _is_within(tick.at_ns, call)), ())
         return stall
