@@ -14,12 +14,12 @@ void *captured;  /* a list of the agent's: (token, late_ns, [code, line, code, l
 
 static _Atomic uint64_t next_token = 1;
 static bool only_by_nudge;
-static struct asyncio {
+static struct task_names {
     void *running;  /* () -> the running loop, or None */
     void *tasks;    /* {loop: task that runs in it}, or NULL */
     void *current;  /* (loop) -> that task; where there is no such dict */
     void *name;     /* (task) -> its name */
-} asyncio;
+} task_names;
 static void *name_code, *name_line, *name_back;
 
 static bool find(void *to, const char *name)
@@ -82,13 +82,13 @@ static void *walked(void)
 /* The name of the task that runs now, by asyncio's own functions, all of them in C; None where there is none. */
 static void *task_name(void)
 {
-    void *loop = asyncio.running != NULL ? py.Object_CallObject(asyncio.running, NULL) : NULL, *name = NULL;
+    void *loop = task_names.running != NULL ? py.Object_CallObject(task_names.running, NULL) : NULL, *name = NULL;
     if (loop != NULL && loop != py.None) {
-        void *task = asyncio.current != NULL ? py.Object_CallFunctionObjArgs(asyncio.current, loop, NULL)
-                                             : py.Dict_GetItem(asyncio.tasks, loop);
+        void *task = task_names.current != NULL ? py.Object_CallFunctionObjArgs(task_names.current, loop, NULL)
+                                             : py.Dict_GetItem(task_names.tasks, loop);
         if (task != NULL && task != py.None)
-            name = py.Object_CallFunctionObjArgs(asyncio.name, task, NULL);
-        if (task != NULL && asyncio.current != NULL)
+            name = py.Object_CallFunctionObjArgs(task_names.name, task, NULL);
+        if (task != NULL && task_names.current != NULL)
             py._DecRef(task);
     }
     if (loop != NULL)
@@ -100,7 +100,7 @@ static void *task_name(void)
 
 void *python_know_asyncio(void *self, void *arguments)
 {
-    struct asyncio given = {0};
+    struct task_names given = {0};
     (void)self;
     if (!py.Arg_ParseTuple(arguments, "OOOO", &given.running, &given.tasks, &given.current, &given.name))
         return NULL;
@@ -111,7 +111,7 @@ void *python_know_asyncio(void *self, void *arguments)
             py._IncRef(*each);
     }
     if (given.tasks != NULL || given.current != NULL)
-        asyncio = given;
+        task_names = given;
     return none();
 }
 

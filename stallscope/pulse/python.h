@@ -34,7 +34,7 @@ struct python {
 extern struct python py;
 extern void *captured;
 
-/* asyncio(running, tasks, current, name): how to find the name of the task that runs; see struct asyncio. */
+/* asyncio(running, tasks, current, name): how to find the name of the task that runs; see struct task_names. */
 void *python_know_asyncio(void *self, void *arguments);
 bool python_names(void);  /* with the GIL, once */
 void *none(void);         /* None, as a new reference */
