@@ -51,11 +51,11 @@ def name_undeclared(agent: Any) -> None:
 
 
 def handler_on(state: Any, stack: Stack) -> Any:
-    """Code of the handler that a stack of this loop is in; None without one."""
+    """Code of the handler that a stack of this loop (None: it has closed) is in; None without one."""
     known = handler_code(stack)
-    resting = state.resting if state.exact else None
-    if known is not None or resting is None or type(state) is not Undeclared:
+    if known is not None or type(state) is not Undeclared or state.resting is None:
         return known
+    resting = state.resting
     below = 0
     while below < min(len(stack), len(resting)) and stack[-1 - below][0] is resting[-1 - below][0]:
         below += 1

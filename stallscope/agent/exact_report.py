@@ -45,7 +45,7 @@ def _handler(state: Any, stall: ExactStall, spans: List[Span]) -> Any:
     stacks = [max(calls, key=lambda call: call.duration_ns).stack] if calls else []
     stacks += [span.stack for span in spans if span.stack]
     for stack in stacks:
-        code = exact.handler_on(state, stack) if state is not None else None
+        code = exact.handler_on(state, stack)
         if code is not None:
             return code
     return None
