@@ -129,6 +129,8 @@ class Agent:
         """A slot for a loop that runs in that thread; None when all are taken."""
         loop_at = self.slots.take(kind, type(loop).__name__, ident, tid)
         if loop_at is None:
+            if self.pulse is None:  # which has slots of its own for such loops, and counts what finds none
+                self.memory.cells[layout.H_UNSEEN_LOOPS] += 1
             return None
         cells, cell = self.memory.cells, loop_at // layout.CELL
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
@@ -198,6 +200,7 @@ class Agent:
         pulse = load(path)
         if pulse is not None and pulse.start(self.memory.mapping, self.threshold_ns):
             self.pulse = pulse
+            no_longer(self._begin_pulse)
             self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()
 

@@ -22,7 +22,10 @@ class LoopSlots:
         self._given: Dict[str, int] = {}  # "thread identity" -> byte offset of its slot
 
     def take(self, kind: str, loop_name: str, ident: int, tid: int) -> Optional[int]:
-        """The slot that this thread's loops of this kind have had, or a fresh one, or one whose loop is long over."""
+        """The slot that this thread's loops of this kind have had, or a fresh one, or one whose loop is long over.
+
+        None: all are taken.
+        """
         identity = identity_of(kind, loop_name, ident, tid)
         key = f"{tid} {identity}"
         loop_at = self._given.get(key)
@@ -38,7 +41,6 @@ class LoopSlots:
                 name(self._memory, loop_at, identity)
                 cells[layout.H_LOOPS] = max(cells[layout.H_LOOPS], slot + 1)
                 return loop_at
-        cells[layout.H_UNSEEN_LOOPS] += 1
         return None
 
     def _is_free(self, slot: int, cell: int) -> bool:

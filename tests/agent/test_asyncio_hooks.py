@@ -172,5 +172,7 @@ def test_loops_without_a_slot_run_on_unseen_and_slots_are_given_away_again(obser
     assert counted == {name: selects[name] for name in counted}
     assert len([name for name in counted if name.startswith("Many")]) == slots
     assert len([name for name in counted if name.startswith("Late")]) == 1
-    unseen = len(selects) - len(ran.recording.loops)
-    assert f"{unseen} loops" in {missing.what for missing in ran.recording.fidelity.missing}
+    missing = {missing.what for missing in ran.recording.fidelity.missing}
+    if not observing.library:
+        assert f"{len(selects) - len(counted)} loops" in missing
+    assert any(what.endswith(" loops") for what in missing)
