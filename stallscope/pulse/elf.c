@@ -2,8 +2,8 @@
  * point at our hooks, and back.
  *
  * A word is changed only where it holds what it would hold without anybody's interference: the function that dlsym
- * finds, or (before its first call, with lazy binding) an address of the object's own. Whatever else is there, another
- * patcher's hook or an older version of the symbol, is left alone.
+ * finds, or (before its first call, with lazy binding) an address of the object's own, if it has no function of that
+ * name itself. Whatever else is there, another patcher's hook or an older version of the symbol, is left alone.
  */
 #include "pulse.h"
 
@@ -157,10 +157,10 @@ static struct word *word_at(void **at)
     return &words[slot];
 }
 
-static void hook_word(const struct object *object, void **at, int hook, bool is_call)
+static void hook_word(const struct object *object, void **at, int hook, bool is_unbound_call)
 {
     void *value = __atomic_load_n(at, __ATOMIC_ACQUIRE);
-    bool lazy = is_call && (uintptr_t)value >= object->lo && (uintptr_t)value < object->hi;
+    bool lazy = is_unbound_call && (uintptr_t)value >= object->lo && (uintptr_t)value < object->hi;
     if (value != real[hook] && !lazy)
         return;
     struct word *known = word_at(at);  /* perhaps of an unloaded object, whose place this one has taken */
@@ -188,12 +188,13 @@ static void each_word(const struct object *object, bool hooking)
             unsigned long type = ELF64_R_TYPE(entry->r_info);
             if ((type != JUMP_SLOT && type != GLOB_DAT && type != POINTER) || (type == POINTER && entry->r_addend))
                 continue;
-            int hook = hook_named(object->strings + object->symbols[ELF64_R_SYM(entry->r_info)].st_name);
+            const ElfW(Sym) *symbol = &object->symbols[ELF64_R_SYM(entry->r_info)];
+            int hook = hook_named(object->strings + symbol->st_name);
             if (hook < 0 || real[hook] == NULL)
                 continue;
             void **at = (void **)(object->base + entry->r_offset);
             if (hooking)
-                hook_word(object, at, hook, type == JUMP_SLOT);
+                hook_word(object, at, hook, type == JUMP_SLOT && symbol->st_shndx == SHN_UNDEF);
             else
                 unhook_word(object, at, hook);
         }

@@ -331,6 +331,31 @@ static void patched_after(void)
     CHECK_EQUAL(atomic_load(&theirs), 1);
 }
 
+/* A function of an object's own that only has the name of one of libc's is none of ours. */
+static void own_names(void)
+{
+#ifndef RTLD_DEEPBIND
+    puts("this libc has no RTLD_DEEPBIND");
+    exit(SKIPPED);
+#else
+    if (SANITIZED) {
+        puts("sanitizers refuse RTLD_DEEPBIND");
+        exit(SKIPPED);
+    }
+    begin(10 * MILLISECOND);
+    loop = loop_open(0);
+    void *handle = plug_in("own_names.so", RTLD_LAZY | RTLD_DEEPBIND);
+    typedef double sends(double, double);
+    FUNCTION(sends, own_send, handle);
+    turn(&loop);
+    CHECK(own_send(6, 7) == 42);
+    sleep_ms(5);
+    CHECK(own_send(6, 7) == 42);
+    loop_close(&loop);
+    pulse_end();
+#endif
+}
+
 const struct scenario objects[] = {
     {"restored", restored},
     {"object_kinds", object_kinds},
@@ -339,5 +364,6 @@ const struct scenario objects[] = {
     {"unloaded", unloaded},
     {"patched_before", patched_before},
     {"patched_after", patched_after},
+    {"own_names", own_names},
     {NULL, NULL},
 };
