@@ -11,6 +11,7 @@
 #include <elf.h>
 #include <link.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -220,6 +221,87 @@ static bool needs_a_look(const struct dl_phdr_info *info, size_t size, uintptr_t
     return true;
 }
 
+/* --- looking at all objects ------------------------------------------------------------------------------------- */
+
+/* A process that is copied while a thread of it is in dl_iterate_phdr gets a copy of the loader's lock that nobody will
+ * ever unlock. So nobody looks while a fork is on its way, and a fork waits for the looks that have begun. Neither holds
+ * a lock meanwhile that the handlers of other libraries could want. */
+static _Atomic int looking, forking;
+
+static bool look_begins(void)
+{
+    atomic_fetch_add(&looking, 1);
+    if (atomic_load(&forking) == 0)
+        return true;
+    atomic_fetch_sub(&looking, 1);
+    return false;
+}
+
+static void look_ends(void)
+{
+    atomic_fetch_sub(&looking, 1);
+}
+
+static int each_object(int (*look)(struct dl_phdr_info *, size_t, void *), void *with)
+{
+    if (!look_begins())
+        return -1;
+    pthread_mutex_lock(&changing);
+    dl_iterate_phdr(look, with);
+    pthread_mutex_unlock(&changing);
+    look_ends();
+    return 0;
+}
+
+void elf_fork_begins(void)
+{
+    atomic_fetch_add(&forking, 1);
+    while (atomic_load(&looking) != 0)
+        sched_yield();
+}
+
+void elf_fork_ended(void)
+{
+    atomic_fetch_sub(&forking, 1);
+}
+
+/* In the list that dl_iterate_phdr walks, an object stands before it is relocated. Were its page made read-only again
+ * by us, the loader would fault. glibc's dlopen has another lock meanwhile, which no function of its gives away; but
+ * dlsym has it while it asks an indirect function for its address, and so that function does the work. musl's list has
+ * the lock of its dlopen. */
+#ifdef __GLIBC__
+typedef void nothing(void);
+THREAD_LOCAL void (*work)(void);
+
+static void does_nothing(void)
+{
+}
+
+static nothing *worked(void)
+{
+    if (work != NULL)
+        work();
+    return does_nothing;
+}
+
+__attribute__((visibility("default"), ifunc("worked"))) void pulse_under_loader_lock(void);
+
+static void under_loader_lock(void (*wanted)(void))
+{
+    Dl_info info;
+    void *own = NULL;
+    work = wanted;
+    if (dladdr1((void *)&words, &info, &own, RTLD_DL_LINKMAP) == 0 || dlsym(own, "pulse_under_loader_lock") == NULL)
+        wanted();
+    work = NULL;
+}
+#else
+static void under_loader_lock(void (*wanted)(void))
+{
+    wanted();
+}
+#endif
+
 static int hook_object(struct dl_phdr_info *info, size_t size, void *unused)
 {
     struct object object = {0};
@@ -238,29 +320,41 @@ static int unhook_object(struct dl_phdr_info *info, size_t size, void *unused)
     return 0;
 }
 
+static void hook_all(void)
+{
+    if (atomic_load(&pulse_active))  /* it may have been stopped while we waited for the lock */
+        each_object(hook_object, NULL);
+}
+
 int elf_hook(void)
 {
-    pthread_mutex_lock(&changing);
-    dl_iterate_phdr(hook_object, NULL);
-    pthread_mutex_unlock(&changing);
+    under_loader_lock(hook_all);
     return (int)word_count;
+}
+
+static int restored;  /* -1: not yet */
+
+static void unhook_all(void)
+{
+    int before = (int)word_count;
+    if (each_object(unhook_object, NULL) != 0)
+        return;
+    restored = before - (int)word_count;
+    memset(words, 0, sizeof words);
+    word_count = scanned_count = 0;
 }
 
 int elf_unhook(void)
 {
-    pthread_mutex_lock(&changing);
-    int before = (int)word_count;
-    dl_iterate_phdr(unhook_object, NULL);
-    int restored = before - (int)word_count;
-    memset(words, 0, sizeof words);
-    word_count = scanned_count = 0;
-    pthread_mutex_unlock(&changing);
+    for (restored = -1; restored < 0; sched_yield())
+        under_loader_lock(unhook_all);
     return restored;
 }
 
 void elf_forked(void)
 {
-    pthread_mutex_init(&changing, NULL);  /* another thread may have held it when the process was copied */
+    atomic_store(&forking, 0);
+    atomic_store(&looking, 0);
 }
 
 static int compare_counts(struct dl_phdr_info *info, size_t size, void *changed)
@@ -272,7 +366,7 @@ static int compare_counts(struct dl_phdr_info *info, size_t size, void *changed)
 bool elf_changed(void)
 {
     bool changed = false;
-    dl_iterate_phdr(compare_counts, &changed);
+    each_object(compare_counts, &changed);
     return changed;
 }
 

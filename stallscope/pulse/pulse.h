@@ -89,7 +89,9 @@ void *gil_replacement(int hook);  /* for a word of the interpreter's own object;
 int elf_hook(void);       /* change the words of all loaded objects; returns how many it has changed so far */
 int elf_unhook(void);     /* put back what stood there; returns how many */
 bool elf_changed(void);   /* whether objects were loaded or unloaded since elf_hook looked */
-void elf_forked(void);    /* in the child */
+void elf_fork_begins(void);  /* before a fork, and after it in the parent, and in the child */
+void elf_fork_ended(void);
+void elf_forked(void);
 void elf_interpreter(const void *inside);  /* the object in which waits on conditions are waits for the GIL */
 
 /* --- one loop's thread ---------------------------------------------------------------------- */

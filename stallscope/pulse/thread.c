@@ -353,7 +353,7 @@ int threads_start(void)
     int error = key_made ? 0 : pthread_key_create(&leaving, thread_ends);
     key_made = error == 0;
     if (error == 0 && !watching_forks)
-        watching_forks = (error = pthread_atfork(NULL, NULL, forked)) == 0;
+        watching_forks = (error = pthread_atfork(elf_fork_begins, elf_fork_ended, forked)) == 0;
     return error;
 }
 

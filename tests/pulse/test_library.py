@@ -44,14 +44,15 @@ def test_the_library_is_as_new_as_its_sources() -> None:
 
 
 @on_a_known_platform
-def test_the_library_exports_nothing_but_its_entry() -> None:
+def test_the_library_exports_nothing_but_its_entries() -> None:
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm")
     found = subprocess.run(
         [nm, "-D", "--defined-only", str(pulse.library())], capture_output=True, text=True, check=True
     )
-    assert [line.split()[-1] for line in found.stdout.splitlines()] == ["pulse_functions"]
+    exported = {line.split()[-1] for line in found.stdout.splitlines()}
+    assert exported - {"pulse_under_loader_lock"} == {"pulse_functions"}  # the latter where libc is glibc
 
 
 def test_the_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
