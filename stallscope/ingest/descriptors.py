@@ -2,6 +2,9 @@
 
 The text of strace and of perf trace is read alike: `openat(AT_FDCWD, "a") = 3` and
 `openat(dfd: CWD, filename: "a") = 3`; what `-y` or perf prints behind a descriptor wins over what was rebuilt.
+
+Most descriptors are never asked for.  So what made one is kept as the line has it, and read when it is asked for; and
+each has a short history, for a stall is looked into when it is over, and its file may be closed by then.
 """
 
 from __future__ import annotations
@@ -31,25 +34,33 @@ ANONYMOUS_CALLS = {
     "timerfd_create": "timerfd", "signalfd": "signalfd", "signalfd4": "signalfd", "inotify_init": "inotify",
     "inotify_init1": "inotify", "memfd_create": "memfd", "pidfd_open": "pidfd", "io_uring_setup": "io_uring",
 }  # fmt: skip
-CHANGES = {*OPENERS, *SOCKETS, *PAIRS, *COPIES, *ANONYMOUS_CALLS, "connect", "bind", "close"}
-"""The calls that a Descriptors must observe."""
+MAKERS = {*OPENERS, *SOCKETS, *ANONYMOUS_CALLS}
+"""The calls that return a fresh descriptor: `Descriptors.made` must be told of them."""
+CHANGES = {*PAIRS, *COPIES, "connect"}
+"""The other calls that change what a descriptor is, for `Descriptors.observe`; for close() there is `closed`."""
 ESCAPE = re.compile(r"\\([0-7]{1,3}|x[0-9a-fA-F]{2}|.)")
 C_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "v": "\v", "f": "\f", "a": "\a", "b": "\b"}
 KEPT = 1 << 20
 """Descriptors remembered for each process: more than any process may have open."""
+HISTORY = 8
+"""What a descriptor was before, remembered for each."""
+LATEST = 1 << 62
+
+Made = tuple[str, bytes, bytes]
+"""A call that made a descriptor, unread: name, arguments, and what `-y` printed behind the result."""
 
 
 class Descriptors:
-    """The descriptor table of one process."""
+    """The descriptor table of one process, now and at the positions of the text a little earlier."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Resource] = {}
+        self._known: dict[int, list[tuple[int, Resource | Made | None]]] = {}
 
     def inherit(self, parent: Descriptors) -> None:
         """Take over the table of the process that forked, but for what is known already."""
-        self._known = {**parent._known, **self._known}
+        self._known = {number: list(history) for number, history in parent._known.items()} | self._known
 
-    def resource(self, text: str) -> tuple[int, Resource | None] | None:
+    def resource(self, text: str, position: int = LATEST) -> tuple[int, Resource | None] | None:
         """The descriptor that `text` begins with, and what it is; None where there is no descriptor."""
         found = DESCRIPTOR.match(text)
         if not found:
@@ -57,58 +68,67 @@ class Descriptors:
         number = int(found[1])
         named = _annotated(found[2]) if found[2] else None
         if named is None or named.kind == "other":
-            named = self._known.get(number, named)
+            named = self._at(number, position) or named
         return number, named
 
-    def observe(self, name: str, arguments: str, result: str) -> None:
+    def made(self, number: int, position: int, made: Made) -> None:
+        """A call of MAKERS returned a descriptor, in the line at `position`."""
+        self._set(number, position, made)
+
+    def closed(self, number: int, position: int) -> None:
+        if number in self._known:
+            self._set(number, position, None)
+
+    def observe(self, name: str, arguments: str, result: str, position: int) -> None:
         """Take in one finished call of CHANGES."""
         if name == "connect":
-            self._connect(arguments)
+            self._connect(arguments, position)
             return
         returned = DESCRIPTOR.match(result)
         if not returned or int(returned[1]) < 0:
             return
-        number = int(returned[1])
-        if name == "close":
-            self._close(arguments)
-        elif name in PAIRS:
-            self._pair(arguments)
-        elif name in COPIES:
-            self._copy(name, arguments, number)
-        elif resource := _made(name, arguments, returned[2]):
-            self._set(number, resource)
+        if name in PAIRS:
+            self._pair(arguments, position)
+        elif name != "fcntl" or "DUPFD" in arguments:
+            original = self.resource(arguments, position)
+            self._set(int(returned[1]), position, original[1] if original else None)
 
-    def _set(self, number: int, resource: Resource) -> None:
-        if len(self._known) < KEPT:
-            self._known[number] = resource
+    def _at(self, number: int, position: int) -> Resource | None:
+        """What a descriptor was at a position: the last change before it."""
+        history = self._known.get(number, [])
+        for index in range(len(history) - 1, -1, -1):
+            at, value = history[index]
+            if at <= position:
+                if isinstance(value, tuple):
+                    value = _made(value[0], value[1].decode("utf-8", "replace"), value[2].decode("utf-8", "replace"))
+                    history[index] = at, value
+                return value
+        return None
 
-    def _connect(self, arguments: str) -> None:
+    def _set(self, number: int, position: int, value: Resource | Made | None) -> None:
+        history = self._known.get(number)
+        if history is None:
+            if len(self._known) >= KEPT:
+                return
+            history = self._known[number] = []
+        history.append((position, value))
+        if len(history) > HISTORY:
+            del history[0]
+
+    def _connect(self, arguments: str, position: int) -> None:
         target, named = peer_of(arguments), DESCRIPTOR.match(arguments)
         if target and named:
-            self._set(int(named[1]), target)
+            self._set(int(named[1]), position, target)
 
-    def _close(self, arguments: str) -> None:
-        if found := DESCRIPTOR.match(arguments):
-            self._known.pop(int(found[1]), None)
-
-    def _pair(self, arguments: str) -> None:
+    def _pair(self, arguments: str, position: int) -> None:
         if found := PAIR.search(arguments):
             for number in found.groups():
-                self._set(int(number), Resource("pipe", "pipe"))
-
-    def _copy(self, name: str, arguments: str, number: int) -> None:
-        if name == "fcntl" and "DUPFD" not in arguments:
-            return
-        original = self.resource(arguments)
-        if original and original[1]:
-            self._set(number, original[1])
-        else:
-            self._known.pop(number, None)
+                self._set(int(number), position, Resource("pipe", "pipe"))
 
 
-def _made(name: str, arguments: str, annotation: str | None) -> Resource | None:
+def _made(name: str, arguments: str, annotation: str) -> Resource | None:
     """What a call that returned a fresh descriptor made."""
-    named = _annotated(annotation) if annotation else None
+    named = _annotated(annotation[1:-1]) if annotation.startswith("<") else None
     if named and named.kind != "other":
         return named
     if name in OPENERS:

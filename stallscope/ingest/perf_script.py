@@ -1,42 +1,57 @@
-"""`perf script` of the tracepoints `raw_syscalls:*` or `syscalls:*`.
+"""`perf script` of the tracepoints `raw_syscalls:*` or `syscalls:*`, with or without the scheduler's.
 
-Form: `program tid [cpu] seconds: event: fields`, captured with Linux 6.1.  The tracepoints hold numbers only: no path
-and no peer, so a call's resource is its descriptor.  raw_syscalls names calls by their number on x86-64.
+Form: `program tid [cpu] seconds: event: fields`, captured with Linux 6.1 and 6.18.  The tracepoints hold numbers only:
+no path and no peer, so a call's resource is its descriptor.  raw_syscalls names calls by their number on x86-64.
+
+As with strace, one regular expression passes over a megabyte at a time and stops at waits, and at what is no event;
+the rest is read for stalls only, and then its entries and exits must pair: where they do not, perf has lost events.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 
 from stallscope.errors import UnreadableInput
-from stallscope.ingest.calls import POLL_WAITS, WAITS, describe
-from stallscope.ingest.rebuild import LINES_KEPT, POLL, Rebuild, Thread
+from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer
+from stallscope.ingest.perf_events import LOST, PREFIX, at_ns_of, program_of
+from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
+from stallscope.ingest.run_queue import RunQueue
 from stallscope.ingest.source import Source
-from stallscope.ingest.verdicts import NO_HANDLERS, unread
-from stallscope.recording.nouns import Call, Missing, Recording
+from stallscope.ingest.syscall_numbers import NAMES
+from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
+from stallscope.ingest.window import Window
+from stallscope.recording.nouns import Missing, Recording
 
+NUMBERS = {name: number for number, name in NAMES.items()}
+_WAIT_NUMBERS = "|".join(str(NUMBERS[name]) for name in sorted(WAITS) if name in NUMBERS).encode()
+_WAIT_NAMES = "|".join(sorted(WAITS)).encode()
 EVENT = re.compile(
-    rb" *(\S.{0,31}?) +(?:\d{1,10}/)?(\d{1,10}) +\[\d{1,5}\] +(\d{1,10})\.(\d{6,9}): +(?:"
-    rb"raw_syscalls:sys_(?:enter: NR (\d{1,4}) \(([0-9a-f, ]*)\)|exit: NR (\d{1,4}) = (-?\d{1,20}))|"
+    PREFIX + rb"(?:raw_syscalls:sys_(?:enter: NR (\d{1,4}) \(([0-9a-f, ]*)\)|exit: NR (\d{1,4}) = (-?\d{1,20}))|"
     rb"syscalls:sys_(?:enter_(\w+): ?(.*)|exit_(\w+): (0x[0-9a-f]{1,16}))|((?!raw_syscalls:|syscalls:)\w+:\w+):.*)"
 )
+SCAN = re.compile(
+    # An event that is no wait's is passed over …
+    rb"\n(?![^\[\n]{1,60}\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +(?:raw_syscalls:sys_(?:"
+    rb"enter: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4} \([^\n]*\)|"
+    rb"exit: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4} = -?\d{1,20})|"
+    rb"syscalls:sys_(?:enter_(?!(?:" + _WAIT_NAMES + rb"):)\w+:[^\n]*|"
+    rb"exit_(?!(?:" + _WAIT_NAMES + rb"):)\w+: 0x[0-9a-f]{1,16})|"
+    rb"(?!raw_syscalls:|syscalls:)\w+:\w+:[^\n]*)\n)"
+    # … and the common waits are read at once.
+    rb"(?:" + PREFIX + rb"(?:"
+    rb"raw_syscalls:sys_enter: NR (232|281) \(([0-9a-f]{1,8}), [0-9a-f]+, [0-9a-f]+, ([0-9a-f]+), [0-9a-f, ]*\)(?=\n)|"
+    rb"syscalls:sys_enter_(epoll_p?wait): epfd: 0x([0-9a-f]{8}), events: 0x[0-9a-f]+, maxevents: 0x[0-9a-f]{8}, "
+    rb"timeout: 0x([0-9a-f]{8,16})(?:, [^\n]*)?(?=\n)|"
+    rb"(?:raw_syscalls:sys_exit: NR (232|281) = -?\d+|syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
+    rb"|([^\n]+))"
+)
+"""Groups: program, thread, seconds; of an entry number, descriptor and timeout, or name and the same; of an exit number
+or name; and any other line that tells something."""
+RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 6, 9, 10, 11
+"""The last group of each (`Match.lastindex`)."""
+THREADS = re.compile(rb"\n([^\[\n]{1,60})\[")
 TIMEOUT_AT = {"epoll_wait": 3, "epoll_pwait": 3, "poll": 2}
-NAMES = {
-    0: "read", 1: "write", 2: "open", 3: "close", 4: "stat", 5: "fstat", 6: "lstat", 7: "poll", 8: "lseek",
-    16: "ioctl", 17: "pread64", 18: "pwrite64", 19: "readv", 20: "writev", 21: "access", 22: "pipe", 23: "select",
-    32: "dup", 33: "dup2", 35: "nanosleep", 40: "sendfile", 42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom",
-    46: "sendmsg", 47: "recvmsg", 56: "clone", 57: "fork", 58: "vfork", 59: "execve", 61: "wait4", 72: "fcntl",
-    73: "flock", 74: "fsync", 75: "fdatasync", 76: "truncate", 77: "ftruncate", 78: "getdents", 80: "chdir",
-    82: "rename", 83: "mkdir", 84: "rmdir", 87: "unlink", 89: "readlink", 162: "sync", 202: "futex", 217: "getdents64",
-    230: "clock_nanosleep", 232: "epoll_wait", 233: "epoll_ctl", 247: "waitid", 257: "openat", 262: "newfstatat",
-    263: "unlinkat", 264: "renameat", 270: "pselect6", 271: "ppoll", 275: "splice", 277: "sync_file_range",
-    281: "epoll_pwait", 285: "fallocate", 288: "accept4", 295: "preadv", 296: "pwritev", 299: "recvmmsg",
-    306: "syncfs", 307: "sendmmsg", 316: "renameat2", 326: "copy_file_range", 332: "statx", 435: "clone3",
-    437: "openat2", 441: "epoll_pwait2", 9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap",
-    28: "madvise", 24: "sched_yield", 34: "pause", 39: "getpid", 318: "getrandom",
-}  # fmt: skip
-"""System calls by number on x86-64, from the kernel's table (arch/x86/entry/syscalls/syscall_64.tbl)."""
 OTHER_MACHINE = re.compile(r"^# arch : (?!x86_64|amd64)(\S+)", re.MULTILINE)
 NO_NAMES = Missing(
     "paths and peers", "the tracepoints hold descriptors and pointers only; use perf trace or strace -yy"
@@ -44,7 +59,7 @@ NO_NAMES = Missing(
 NO_CPU = Missing(
     "causes between calls", "these tracepoints show calls only, not CPU time, run queue or locks in user space"
 )
-SCHEDULER = Missing("run-queue delay", "the scheduler's events in this file are not read")
+NO_CODE = Missing("what ran between calls", "the scheduler's events tell when a thread ran, not which code")
 FAILED = 1 << 63
 
 
@@ -62,83 +77,153 @@ def read(source: Source, threshold_ns: int) -> Recording:
     reader = Reader(threshold_ns)
     for chunk in source.chunks():
         reader.take(chunk)
-    missing = [NO_HANDLERS, NO_NAMES, NO_CPU, *[SCHEDULER] * reader.scheduled]
-    return reader.rebuild.recording(source, "perf-script", reader.now_ns, missing, unread(reader.unread))
+    reader.finish()
+    missing = [NO_HANDLERS, NO_NAMES, NO_CODE if reader.scheduled else NO_CPU]
+    notes = unread(reader.unread)
+    if reader.lost:
+        notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
+    return reader.rebuild.recording(source, "perf-script", reader.now_ns, missing, notes)
 
 
 class Reader:
     """The state of one pass."""
 
     def __init__(self, threshold_ns: int) -> None:
-        self.rebuild = Rebuild(threshold_ns, _digest)
+        self.rebuild = Rebuild(threshold_ns, self._digest, verify=True)
+        self.window = Window()
         self.threads: dict[bytes, Thread] = {}
-        self.begun: dict[Thread, tuple[int, str, str, bool]] = {}
-        """Calls in progress: when, name, arguments, and whether it is the loop's wait."""
+        self.lines: Counter[bytes] = Counter()
+        """By what stands before the processor."""
+        self.begun: dict[Thread, tuple[str, bool, bool]] = {}
+        """Waits in progress: name, whether it is the loop's, and whether its timeout is zero."""
         self.now_ns = 0
-        self.unread = 0
+        self.unread = self.lost = 0
         self.scheduled = False
 
     def take(self, chunk: bytes) -> None:
-        for line in chunk.split(b"\n"):
-            found = EVENT.fullmatch(line)
-            if found:
-                self._event(found)
-            elif line.strip() and line[:1] not in b"#\t":
-                self._torn()
+        """A chunk of whole lines."""
+        base = self.window.add(chunk)
+        text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
+        self.lines.update(THREADS.findall(text))
+        self.scheduled = self.scheduled or b" sched:sched_switch:" in text
+        for found in SCAN.finditer(text):
+            kind = found.lastindex or 0
+            if kind in (RAW_ENTRY, ENTRY):
+                self._entered(found, kind, base)
+            elif kind in (RAW_EXIT, EXIT):
+                name = "epoll_wait" if found[kind] in (b"232", b"epoll_wait") else "epoll_pwait"
+                self._exit(self._thread(found), at_ns_of(found), name, base + found.end() - 1)
+            else:
+                self._parse(found[kind], base + found.start())
+        if last := EVENT.match(text, text.rfind(b"\n", 0, -1) + 1):
+            self.now_ns = at_ns_of(last)
+
+    def _entered(self, found: re.Match[bytes], kind: int, base: int) -> None:
+        """A loop's usual wait begins."""
+        thread, at_ns = self._thread(found), at_ns_of(found)
+        name = "epoll_wait" if found[kind - 2] in (b"232", b"epoll_wait") else "epoll_pwait"
+        waits = thread.enter_wait(int(found[kind - 1], 16), at_ns, base + found.start())
+        self.begun[thread] = name, waits, int(found[kind], 16) == 0
+
+    def _parse(self, line: bytes, at: int) -> None:
+        found = EVENT.fullmatch(line)
+        if found:
+            self._event(found, at)
+        elif lost := LOST.search(line):
+            self.lost += int(lost[1])
+            self.rebuild.hole()
+        elif line.strip() and line[:1] not in b"#\t":
+            self._torn()
 
     def _torn(self) -> None:
         """A line that may have hidden a wait: nothing in progress can be timed any more."""
         self.unread += 1
-        for thread in self.threads.values():
-            thread.forget_iteration()
+        self.rebuild.hole()
 
-    def _event(self, found: re.Match[bytes]) -> None:
-        if found[13]:
-            self.scheduled |= found[13].startswith(b"sched:")
+    def _event(self, found: re.Match[bytes], at: int) -> None:
+        """A wait of a rarer kind."""
+        name = _name(found)
+        if name not in WAITS:
             return
-        thread = self.threads.get(found[2]) or self._thread(found[2], found[1])
-        at_ns = self.now_ns = int(found[3]) * 10**9 + int(found[4].ljust(9, b"0"))
-        if found[5]:
-            number = int(found[5])
-            self._enter(thread, at_ns, NAMES.get(number) or f"call {number}", found[6].decode(), 16)
-        elif found[9]:
-            self._enter(thread, at_ns, found[9].decode(), found[10].decode("utf-8", "replace"), 0)
-        else:
-            name = found[11].decode() if found[11] else NAMES.get(int(found[7])) or f"call {int(found[7])}"
-            self._exit(thread, at_ns, name)
-
-    def _thread(self, token: bytes, program: bytes) -> Thread:
-        thread = self.threads[token] = self.rebuild.thread(int(token))
-        thread.image.program = program.decode("utf-8", "replace")
-        return thread
-
-    def _enter(self, thread: Thread, at_ns: int, name: str, arguments: str, base: int) -> None:
-        if thread.first_ns is None:
-            thread.first_ns = at_ns
-        values = _numbers(arguments, base)
-        if name in WAITS and len(values) < 2:
+        thread, at_ns = self._thread(found), at_ns_of(found)
+        if found[6] or found[10]:
+            self._exit(thread, at_ns, name, at + len(found[0]))
+            return
+        values = _values(found)
+        if len(values) < 2:
             self._torn()
             return
-        text = ", ".join(map(str, values))
-        waits = (
-            bool(values) and name in WAITS and _several(name, values) and thread.enter_wait(_key(name, values), at_ns)
-        )
-        self.begun[thread] = at_ns, name, text, waits
+        position = TIMEOUT_AT.get(name)
+        polls = position is not None and values[position : position + 1] == [0]
+        waits = _several(name, values) and thread.enter_wait(_key(name, values), at_ns, at)
+        self.begun[thread] = name, waits, polls
 
-    def _exit(self, thread: Thread, at_ns: int, name: str) -> None:
+    def _exit(self, thread: Thread, at_ns: int, name: str, end: int) -> None:
         begun = self.begun.pop(thread, None)
-        if begun is None or begun[1] != name:  # it began before the trace, or its other half was lost
+        if begun is None or begun[0] != name:  # it began before the trace, or its other half was lost
             thread.forget_iteration()
-            return
-        start_ns, _, text, waits = begun
-        if waits:
-            position = TIMEOUT_AT.get(name)
-            thread.leave_wait(at_ns, position is not None and text.split(", ")[position : position + 1] == ["0"])
-        elif thread.returned_ns is not None and len(thread.lines) < LINES_KEPT:
-            if at_ns - start_ns >= 1_000_000:
-                thread.call(start_ns, at_ns - start_ns, describe(name, text, thread.image.descriptors))
-            else:
-                thread.lines.append((at_ns - start_ns, name, text))
+        elif begun[1]:
+            thread.leave_wait(at_ns, begun[2], end)
+
+    def _thread(self, found: re.Match[bytes]) -> Thread:
+        thread = self.threads.get(found[2])
+        if thread is None:
+            thread = self.threads[found[2]] = self.rebuild.thread(int(found[2]))
+            thread.image.program = program_of(found)
+            thread.first_ns = at_ns_of(found)
+        return thread
+
+    def finish(self) -> None:
+        """Threads of whom nothing told."""
+        for begin, count in self.lines.items():
+            if number := re.search(rb"[ /](\d{1,10}) +$", begin):
+                thread = self.threads.get(number[1]) or self.threads.setdefault(
+                    number[1], self.rebuild.thread(int(number[1]))
+                )
+                thread.lines += count
+
+    def _digest(self, thread: Thread, begin: int, end: int) -> Evidence:
+        """The calls of a thread between two positions, and when it waited for a CPU."""
+        evidence, describer, queue = Evidence(), Describer(thread.image.descriptors), RunQueue(thread.tid)
+        token = str(thread.tid).encode()
+        first: tuple[int, str, bytes] | None = None
+        base, text = self.window.text(begin, end)
+        for line in text.split(b"\n"):
+            if token not in line or not (found := EVENT.fullmatch(line)):
+                continue
+            at_ns, name = at_ns_of(found), _name(found)
+            if not name:
+                queue.take(found[12], line, at_ns)
+            elif found[2] == token and (found[4] or found[8]):
+                evidence.torn |= first is not None
+                first = at_ns, name, _first_argument(found)
+            elif found[2] == token:
+                evidence.torn |= first is None or first[1] != name
+                if first is not None:
+                    call = describer.describe(name.encode(), first[2], base)
+                    evidence.add(first[0], at_ns - first[0], call)
+                first = None
+        evidence.torn |= first is not None
+        queue.tell(evidence)
+        return evidence
+
+
+def _name(found: re.Match[bytes]) -> str:
+    """The call of an event; empty for one of another kind."""
+    if number := found[4] or found[6]:
+        return NAMES.get(int(number)) or f"call {int(number)}"
+    return (found[8] or found[10] or b"").decode()
+
+
+def _values(found: re.Match[bytes]) -> list[int]:
+    return _numbers(found[5].decode(), 16) if found[4] else _numbers(found[9].decode("utf-8", "replace"), 0)
+
+
+def _first_argument(found: re.Match[bytes]) -> bytes:
+    """In decimal, as a descriptor is written; these tracepoints tell no more of what a call touched."""
+    raw = found[5].partition(b",")[0] if found[4] else found[9].partition(b",")[0].rpartition(b"0x")[2]
+    value = int(raw or b"0", 16)
+    return b"%d" % (value - (1 << 64) if value >= FAILED else value)
 
 
 def _key(name: str, values: list[int]) -> int:
@@ -155,8 +240,3 @@ def _numbers(arguments: str, base: int) -> list[int]:
     found = re.findall(r"[0-9a-f]{1,16}", arguments) if base else re.findall(r": (?:0x)?([0-9a-f]{1,16})\b", arguments)
     values = [int(text, 16) for text in found]
     return [value - (1 << 64) if value >= FAILED else value for value in values]
-
-
-def _digest(thread: Thread, lines: list[tuple[int, str, str]]) -> Iterator[tuple[int, Call]]:
-    for duration_ns, name, text in lines:
-        yield duration_ns, describe(name, text, thread.image.descriptors)

@@ -2,35 +2,61 @@
 
 Form: perf-trace(1) of Linux 6.1, and captures made with it.  A call that another thread's line interrupted comes
 in two, `… ...` and `… [continued]: name()) = result`; the second half has the start and the whole duration.
+
+As with strace, one regular expression passes over a megabyte at a time and stops at waits, at calls that change
+descriptors, and at what is not a whole line; the rest is read for stalls only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from operator import itemgetter
+from collections import Counter
 
-from stallscope.ingest.calls import POLL_WAITS, WAITS, describe, watches_several
-from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, OPENERS
-from stallscope.ingest.rebuild import LINES_KEPT, POLL, Rebuild, Thread
+from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watches_several
+from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
+from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
 from stallscope.ingest.source import Source
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
-from stallscope.recording.nouns import Call, Missing, Recording, Resource, TimedCall
+from stallscope.ingest.window import Window
+from stallscope.recording.nouns import Call, Missing, Recording, Resource
 
 LINE = re.compile(
     rb" *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,10}\.\d{3}) ms| *)\): "
     rb"(?:([^(]{0,16}/\d{1,10}) +)?"
     rb"(?: ?\.\.\. \[continued\]: (\w+)\(\)\) += (.+)|(\w+)\((.*?)(?:\) += ([^=]+)|\)? +\.\.\.))$"
 )
+DIGEST = re.compile(
+    rb"\n *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,10}\.\d{3}) ms| *)\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
+    rb"(?:(\w+)\(([^\n]*)\) += ([^=\n]+)| ?\.\.\. \[continued\]: (\w+)\(\)\) += ([^\n]+)|"
+    rb"(\w+)\(([^\n]*?)\)? +\.\.\.)(?=\n)"
+)
+"""The same over many lines, the common kind first."""
+_PREFIX = rb" *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
+_TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl"})
+_RETURNS = rb"\) += (?=[^\n=]+\n)"
+SCAN = re.compile(
+    # A finished call that neither ends an iteration nor changes a descriptor is passed over …
+    rb"\n(?!" + re.sub(rb"\(\\d|\(\[", lambda found: b"(?:" + found[0][1:], _PREFIX) + rb"(?!" + _TELLING +
+    rb"|fcntl\([^\n]*DUPFD)\w+\([^\n]*" + _RETURNS + rb")"
+    # … and what comes by the thousand is read at once.
+    rb"(?:" + _PREFIX + rb"(?:"
+    rb"epoll_p?wait\((epfd: )(\d{1,9})(?:<[^>\n]*>)?, events: 0x\w+, maxevents: \d{1,10}(, timeout: [1-9x]\d*)?"
+    rb"(?:, sigsetsize: 8)?" + _RETURNS + rb"-?(\d+)(?=\n)|"
+    rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)" + _RETURNS + rb"(-?\d{1,9})([^\n]*)|"
+    rb"close\(fd: (\d{1,9})[^\n]*" + _RETURNS + rb"0(?=\n))"
+    rb"|([^\n]+))"
+)  # fmt: skip
+"""Groups: start, duration and thread; of a wait its descriptor and timeout, if any; of a call that makes a descriptor
+name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something."""
+WAITED, MADE, CLOSED = 7, 11, 12
+"""The last group of each (`Match.lastindex`)."""
+THREADS = re.compile(rb"\): ([^(\n]{0,16}/\d{1,10}) ")
 OTHER = re.compile(rb"\): (?:\S{1,16}/\d{1,10} +)?(?:(?:maj|min)fault \[|[a-z_0-9]{1,40}:[a-z_0-9]{1,60}\()")
-SHORT = b" 0."
 LONGEST = 8192
 """perf prints no longer line; a pattern with two open ends must not meet one."""
 LOST = re.compile(rb"LOST (\d{1,12}) events")
-PARSED = {name.encode() for name in {*CHANGES, *WAITS}}
 NO_CPU = Missing("causes between calls", "perf trace sees calls only, not CPU time, run queue or locks in user space")
-ZERO_TIMEOUT = re.compile(r"timeout(?:_msecs)?: [1-9x]")
+TIMEOUT = re.compile(r"timeout(?:_msecs)?: [1-9x]")
 """perf leaves out arguments that are zero: a wait without a timeout has one of zero."""
 
 
@@ -45,6 +71,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
     reader = Reader(threshold_ns)
     for chunk in source.chunks():
         reader.take(chunk)
+    reader.finish()
     notes = unread(reader.unread)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
@@ -55,54 +82,81 @@ class Reader:
     """The state of one pass."""
 
     def __init__(self, threshold_ns: int) -> None:
-        self.rebuild = Rebuild(threshold_ns, _digest)
+        self.rebuild = Rebuild(threshold_ns, self._digest)
+        self.window = Window()
         self.threads: dict[bytes, Thread] = {}
+        self.lines: Counter[bytes] = Counter()
+        """By thread."""
         self.begun: dict[Thread, str] = {}
         """Arguments of the calls whose second half is still to come."""
         self.now_ns = 0
         self.unread = self.lost = 0
 
     def take(self, chunk: bytes) -> None:
-        """Every line of a chunk: a short call is kept as it is, all else is parsed."""
-        threads = self.threads
-        for line in chunk.split(b"\n"):
-            head, _, rest = line.partition(b" ms): ")
-            call, entered, _ = rest.partition(b"(")
-            who, _, name = call.rpartition(b" ")
-            thread = threads.get(who)
-            if thread is not None and entered and head[-6:-3] == SHORT and name and name not in PARSED:
-                if thread.returned_ns is not None and len(thread.lines) < LINES_KEPT:
-                    thread.lines.append(line)
-            elif line:
-                self._parse(line)
+        """A chunk of whole lines."""
+        base = self.window.add(chunk)
+        text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
+        self.lines.update(THREADS.findall(text))
+        for found in SCAN.finditer(text):
+            kind = found.lastindex or 0
+            if kind in (WAITED, WAITED - 1):
+                self._waited(found, base)
+            elif kind == MADE:
+                self._made(found, base)
+            elif kind == CLOSED:
+                self._thread(found[3]).image.descriptors.closed(int(found[12]), base + found.start())
+            else:
+                self._parse(found[kind], base + found.start())
+        if last := LINE.fullmatch(text[text.rfind(b"\n", 0, -1) + 1 : -1][:LONGEST]):
+            self._seen(last)
 
-    def _parse(self, line: bytes) -> None:
+    def _seen(self, line: re.Match[bytes]) -> None:
+        if line[1] and line[2]:
+            self.now_ns = max(self.now_ns, _ns(line[1]) + _ns(line[2]))
+
+    def _waited(self, found: re.Match[bytes], base: int) -> None:
+        """A whole epoll_wait()."""
+        start, took, who, _, descriptor, timeout = found.group(1, 2, 3, 4, 5, 6)
+        thread = self.threads.get(who or b"") or self._thread(who)
+        start_ns = int(start.replace(b".", b"")) * 1000
+        if thread.first_ns is None:
+            thread.first_ns = start_ns
+        end_ns = start_ns + int(took.replace(b".", b"")) * 1000
+        thread.turn(int(descriptor), start_ns, end_ns, timeout is None, base + found.start(), base + found.end() - 1)
+
+    def _made(self, found: re.Match[bytes], base: int) -> None:
+        """A call that made a descriptor, or failed to."""
+        if found[10][0] != 45:  # a minus
+            made = found[8].decode(), found[9], found[11]
+            self._thread(found[3]).image.descriptors.made(int(found[10]), base + found.start(), made)
+
+    def _parse(self, line: bytes, at: int) -> None:
         found = LINE.fullmatch(line) if len(line) <= LONGEST else None
         if not found:
             self._not_a_call(line)
             return
-        thread = self._thread(found[3] or b"")
-        continued = found[4] is not None
-        name = (found[4] or found[6]).decode()
-        arguments = self.begun.pop(thread, "") if continued else found[7].decode("utf-8", "replace")
+        thread = self._thread(found[3])
+        name = _text(found[4] or found[6])
+        if name not in WAITS and name not in CHANGES:
+            return
+        arguments = _text(found[7]) if found[4] is None else self.begun.pop(thread, "")
         result = found[5] or found[8]
         if found[1] is None or found[2] is None:  # the first half, or a call that began before the trace
             if result is None:
                 self.begun[thread] = arguments
             return
-        self._call(thread, name, arguments, _text(result), _ns(found[1]), _ns(found[2]))
+        self._seen(found)
+        self._call(thread, name, arguments, _text(result), _ns(found[1]), _ns(found[2]), at, at + len(line))
 
-    def _call(self, thread: Thread, name: str, arguments: str, result: str, start_ns: int, duration_ns: int) -> None:
+    def _call(
+        self, thread: Thread, name: str, arguments: str, result: str, start_ns: int, took_ns: int, at: int, end: int
+    ) -> None:
         if thread.first_ns is None:
             thread.first_ns = start_ns
-        self.now_ns = max(self.now_ns, start_ns + duration_ns)
-        if name in WAITS and _enter(thread, name, arguments, start_ns):
-            thread.leave_wait(start_ns + duration_ns, ZERO_TIMEOUT.search(arguments) is None)
-        else:
-            call = describe(name, arguments, thread.image.descriptors)
-            thread.call(start_ns, duration_ns, replace(call, detail=f"fd {result}") if name in OPENERS else call)
         if name in CHANGES:
-            thread.image.descriptors.observe(name, arguments, result)
+            thread.image.descriptors.observe(name, arguments, result, at)
+        elif _enter(thread, name, arguments, start_ns, at):
+            thread.leave_wait(start_ns + took_ns, TIMEOUT.search(arguments) is None, end)
 
     def _not_a_call(self, line: bytes) -> None:
         if lost := LOST.search(line):
@@ -111,54 +165,59 @@ class Reader:
             return  # an event of another kind, such as a page fault
         else:
             self.unread += 1
-        for thread in self.threads.values():
-            thread.forget_iteration()
+        self.rebuild.hole()
 
-    def _thread(self, who: bytes) -> Thread:
+    def _thread(self, who: bytes | None) -> Thread:
+        who = who or b""
         thread = self.threads.get(who)
         if thread is None:
             program, _, tid = who.decode("utf-8", "replace").rpartition("/")
-            thread = self._renamed(int(tid or 0), program) or self.rebuild.thread(int(tid or 0))
+            thread = self._renamed(int(tid or 0)) or self.rebuild.thread(int(tid or 0))
             thread.image.program = program.strip().removeprefix(":")
             self.threads[who] = thread
         return thread
 
-    def _renamed(self, tid: int, program: str) -> Thread | None:
+    def _renamed(self, tid: int) -> Thread | None:
         """A thread that got its name after its first line (`:19413/19413`, then `python3/19413`)."""
         return next((thread for thread in self.rebuild.threads if tid and thread.tid == tid), None)
 
+    def finish(self) -> None:
+        """Threads of whom nothing told."""
+        for who, count in self.lines.items():
+            self._thread(who).lines += count
 
-def _enter(thread: Thread, name: str, arguments: str, at_ns: int) -> bool:
+    def _digest(self, thread: Thread, begin: int, end: int) -> Evidence:
+        """The calls of a thread between two positions."""
+        evidence, describer, arguments = Evidence(), Describer(thread.image.descriptors), b""
+        base, text = self.window.text(begin, end)
+        for found in DIGEST.finditer(b"\n" + text + b"\n"):
+            start, took, who, name, words, result, continued, returned, begun, first = found.groups()
+            if self.threads.get(who or b"") is not thread:
+                continue
+            if begun:
+                arguments = first
+            elif start and took:
+                call = describer.describe(name or continued, words or arguments, base + found.start())
+                took_ns = _ns(took)
+                if took_ns >= SHORT_NS and call.name in OPENERS and call.resource is None:
+                    call = _opened(call, result or returned, text[found.end() - 1 :])
+                evidence.add(_ns(start), took_ns, call)
+        return evidence
+
+
+def _opened(call: Call, result: bytes, rest: bytes) -> Call:
+    """A long open() with the path of the first later call on its descriptor: perf does not print it with open()."""
+    used = re.search(rb"\(fd: " + re.escape(result.strip()) + rb"<(/[^>\n]*)>", rest)
+    return Call(call.name, Resource("path", _text(used[1])) if used else None, f"fd {_text(result)}")
+
+
+def _enter(thread: Thread, name: str, arguments: str, at_ns: int, at: int) -> bool:
     if name in POLL_WAITS:
-        return watches_several(arguments) and thread.enter_wait(POLL, at_ns)
+        return watches_several(arguments) and thread.enter_wait(POLL, at_ns, at)
     descriptor = DESCRIPTOR.match(arguments)
     if descriptor is None:  # perf leaves out what is zero, and what it missed
-        return thread.key is not None and thread.key != POLL and thread.enter_wait(thread.key, at_ns)
-    return thread.enter_wait(int(descriptor[1]), at_ns)
-
-
-def _digest(thread: Thread, lines: list[bytes]) -> Iterator[tuple[int, Call]]:
-    """The short calls; besides, the paths of long open() calls, which perf prints with later calls only."""
-    mentions = [(call.start_ns, call.call.detail, call.call.resource) for call in thread.calls]
-    for line in lines:
-        found = LINE.fullmatch(line)
-        if found and found[1] and found[2] and found[6]:
-            call = describe(found[6].decode(), _text(found[7]), thread.image.descriptors)
-            mentions.append((_ns(found[1]), call.detail, call.resource))
-            yield _ns(found[2]), call
-    thread.calls = [_with_path(call, mentions) if call.call.name in OPENERS else call for call in thread.calls]
-
-
-def _with_path(opened: TimedCall, mentions: list[tuple[int, str, Resource | None]]) -> TimedCall:
-    """An open() with the path of the first later call on its descriptor."""
-    later = [
-        (at_ns, resource)
-        for at_ns, detail, resource in mentions
-        if at_ns > opened.start_ns and detail == opened.call.detail and resource and resource.kind == "path"
-    ]
-    if opened.call.resource or not later:
-        return opened
-    return replace(opened, call=replace(opened.call, resource=min(later, key=itemgetter(0))[1]))
+        return thread.key is not None and thread.key != POLL and thread.enter_wait(thread.key, at_ns, at)
+    return thread.enter_wait(int(descriptor[1]), at_ns, at)
 
 
 def _text(data: bytes | None) -> str:
@@ -166,5 +225,4 @@ def _text(data: bytes | None) -> str:
 
 
 def _ns(milliseconds: bytes) -> int:
-    whole, _, thousandths = milliseconds.partition(b".")
-    return int(whole) * 1_000_000 + int(thousandths) * 1_000
+    return int(milliseconds.replace(b".", b"")) * 1_000

@@ -1,8 +1,8 @@
 """From the waits and calls of each thread to iterations and stalls, whichever tool traced them.
 
-A tracer's file calls `Thread.enter_wait`, `Thread.leave_wait` and `Thread.call`; `Rebuild.recording` makes the nouns.
-Times are ns on the trace's own clock.  Memory does not grow with the trace: histograms, descriptor tables, the
-longest stalls, and the lines of the iteration in progress.
+A tracer's file calls `Thread.enter_wait` and `Thread.leave_wait`, and gives the evidence for a stretch of its text when
+asked; `Rebuild.recording` makes the nouns.  Times are ns on the trace's own clock.  Memory does not grow with the
+trace: histograms, descriptor tables, the longest stalls, and the last megabytes of the text.
 
 Which wait is the loop's?  The first epoll descriptor that a thread waits for; a wait on another one is a blocking call.
 A trace that begins inside such a nested wait picks the wrong one at first, so `CHANGE_OVER` waits in a row on another
@@ -14,28 +14,65 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from stallscope.agent.layout import bucket_of
+from stallscope.agent.layout import SUB_BITS, SUB_BUCKETS, bucket_of
 from stallscope.ingest.descriptors import Descriptors
 from stallscope.ingest.source import Source
 from stallscope.ingest.verdicts import STALLS_KEPT, plural, recording_of
-from stallscope.recording.nouns import Call, Loop, Missing, Process, Recording, Stall, TimedCall
+from stallscope.recording.nouns import Call, Loop, Missing, Process, Recording, Span, Stall, TimedCall
 
 POLL = -1
 """The key of waits by poll() and select(); epoll waits have their descriptor as key."""
 CHANGE_OVER = 64
 LEAST_POLLS = 10
 """A thread with fewer iterations by poll() or select() is no loop."""
-LINES_KEPT = 20_000
-"""Short calls remembered of an iteration in progress; the rest of a longer one is not itemised."""
 ROUNDING_NS = 2_000
 """A call may seem to end so much after its iteration, whose ends are rounded to microseconds."""
+SHORT_NS = 1_000_000
+"""Calls under a millisecond are summed by name and resource."""
 CALLS_KEPT = 64
 """Entries kept for a stall, longest first."""
 
-Digest = Callable[["Thread", "list[Any]"], Iterable["tuple[int, Call]"]]
-"""The short calls of an iteration, as the tracer's file kept them in `Thread.lines`, as (duration_ns, call)."""
+
+@dataclass(slots=True)
+class Evidence:
+    """What a stretch of the trace says about one thread."""
+
+    calls: list[TimedCall] = field(default_factory=list)
+    """Those of a millisecond or more."""
+    short: dict[int, tuple[Call, list[int]]] = field(default_factory=dict)
+    """The others by kind: total ns, and how many."""
+    spans: list[Span] = field(default_factory=list)
+    torn: bool = False
+    """Halves of calls are missing, and a wait may be."""
+
+    def add(self, start_ns: int, duration_ns: int, call: Call) -> None:
+        """A finished call; like ones should be the same object, which saves time."""
+        if duration_ns >= SHORT_NS:
+            self.calls.append(TimedCall(start_ns, duration_ns, call))
+            return
+        sums = self.short.get(id(call))
+        if sums is None:
+            sums = self.short[id(call)] = call, [0, 0]
+        sums[1][0] += duration_ns
+        sums[1][1] += 1
+
+    def timed(self, began_ns: int, at_ns: int) -> list[TimedCall]:
+        """The calls of an iteration, longest first: the short ones summed by name and resource."""
+        sums: dict[Call, list[int]] = {}
+        for call, (total_ns, count) in self.short.values():
+            entry = sums.setdefault(call, [0, 0])
+            entry[0] += total_ns
+            entry[1] += count
+        end_ns = at_ns + ROUNDING_NS
+        fitting = [c for c in self.calls if began_ns <= c.start_ns and c.start_ns + c.duration_ns <= end_ns]
+        short = [TimedCall(began_ns, total, call, count=count) for call, (total, count) in sums.items() if total]
+        return sorted([*fitting, *short], key=lambda timed: -timed.duration_ns)[:CALLS_KEPT]
+
+
+Digest = Callable[["Thread", int, int], Evidence]
+"""The evidence between two positions of the text, as the tracer's file reads it."""
 
 
 class Image:
@@ -53,8 +90,9 @@ class Thread:
     """One traced thread, and its loop if it has one."""
 
     __slots__ = (
-        "backwards", "calls", "counts", "ended_ns", "first_ns", "held", "image", "iterations", "key", "last_ns",
-        "lines", "other", "others", "owner", "returned_ns", "stalls", "tid", "traced_calls", "untimed", "zero_waits",
+        "backwards", "counts", "ended_ns", "first_ns", "held", "holes", "image", "iterations", "key", "last_ns",
+        "lines", "opened_at", "other", "others", "owner", "returned_ns", "since", "stalls", "tid", "untimed",
+        "zero_waits",
     )  # fmt: skip
 
     def __init__(self, owner: Rebuild, tid: int, image: Image) -> None:
@@ -64,83 +102,104 @@ class Thread:
         self.others = 0
         self.returned_ns: int | None = None
         """When the iteration in progress began; None while waiting, and before the first wait."""
-        self.held: tuple[int, int, tuple[TimedCall, ...]] | None = None
-        """The last iteration (began_ns, duration_ns, calls of a stall), not counted yet."""
-        self.lines: list[Any] = []
-        self.calls: list[TimedCall] = []
+        self.since = 0
+        """Where in the text it began."""
+        self.held: tuple[int, int, Evidence | None] | None = None
+        """The last stall (began_ns, duration_ns, evidence), not counted yet."""
         self.counts: dict[int, int] = {}
-        self.iterations = self.zero_waits = self.traced_calls = self.backwards = self.untimed = self.stalls = 0
+        self.iterations = self.zero_waits = self.lines = self.backwards = self.holes = 0
+        self.untimed = self.stalls = 0
+        self.opened_at: int | None = None
+        """Where in the text its loop began."""
         self.first_ns: int | None = None
         self.last_ns = 0
         self.ended_ns: int | None = None
 
-    def enter_wait(self, key: int, at_ns: int) -> bool:
-        """A wait begins.  False: it is not this loop's, but a blocking call."""
-        if key != self.key and not self._adopt(key):
+    def turn(self, key: int, enter_ns: int, leave_ns: int, polls: bool, position: int, end: int) -> None:
+        """A whole wait, whose line lies between two positions: `enter_wait` and `leave_wait` in one.
+
+        Most iterations are short ones between two such waits, and need no more than to be counted.
+        """
+        returned_ns = self.returned_ns
+        if returned_ns is None or key != self.key or self.held is not None or leave_ns < self.last_ns:
+            if self.enter_wait(key, enter_ns, position):
+                self.leave_wait(leave_ns, polls, end)
+            return
+        duration_ns = enter_ns - returned_ns
+        if SUB_BUCKETS <= duration_ns < self.owner.threshold_ns:
+            shift = duration_ns.bit_length() - SUB_BITS - 1  # bucket_of(), without the cost of a call
+            bucket = (shift << SUB_BITS) + (duration_ns >> shift) - SUB_BUCKETS
+            self.counts[bucket] = self.counts.get(bucket, 0) + 1
+            self.iterations += 1
+        else:
+            self._end_iteration(returned_ns, enter_ns, position)
+        self.others = 0
+        self.zero_waits += polls
+        self.returned_ns = self.last_ns = leave_ns
+        self.since = end
+
+    def enter_wait(self, key: int, at_ns: int, position: int) -> bool:
+        """A wait begins, in the line at `position`.  False: it is not this loop's, but a blocking call."""
+        if key != self.key and not self._adopt(key, position):
             return False
         self.others = 0
-        self.settle(at_ns)
+        if self.held is not None:
+            self.settle(at_ns)
         if self.returned_ns is not None:
-            self._end_iteration(self.returned_ns, at_ns)
+            self._end_iteration(self.returned_ns, at_ns, position)
             self.returned_ns = None
         return True
 
-    def leave_wait(self, at_ns: int, polls: bool) -> None:
-        """The wait returns; `polls` when its timeout was zero."""
+    def leave_wait(self, at_ns: int, polls: bool, position: int) -> None:
+        """The wait returns, in the line that ends at `position`; `polls` when its timeout was zero."""
         self.zero_waits += polls
         if at_ns < self.last_ns:
             self.backwards += 1
         else:
             self.returned_ns = at_ns
+            self.since = position
         self.last_ns = at_ns
 
     def settle(self, at_ns: int) -> None:
-        """Count the last iteration, now that the trace went on after it.
+        """Count the last stall, now that the trace went on after it.
 
         One damaged stamp far ahead would otherwise be a long stall.
         """
         if self.held is None:
             return
-        began_ns, duration_ns, calls = self.held
+        began_ns, duration_ns, evidence = self.held
         self.held = None
         if at_ns < began_ns + duration_ns:
             self.backwards += 1
             return
+        self._count(duration_ns)
+        found = evidence or Evidence()
+        if found.spans:  # what follows the last must not be taken for more of it
+            end_ns = began_ns + duration_ns
+            found.spans.append(Span(end_ns, end_ns, 0, (), None, "S", 0, 0, 0))
+        self.owner.keep(self, Stall(0, began_ns, duration_ns, calls=tuple(found.calls), spans=tuple(found.spans)))
+
+    def _count(self, duration_ns: int) -> None:
         self.iterations += 1
         bucket = bucket_of(duration_ns)
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
-        if duration_ns >= self.owner.threshold_ns:
-            self.owner.keep(self, Stall(0, began_ns, duration_ns, calls=calls))
-
-    def call(self, start_ns: int, duration_ns: int, call: Call) -> None:
-        """A call that is worth an entry of its own, finished inside the iteration in progress."""
-        if self.returned_ns is not None and len(self.calls) < LINES_KEPT:
-            self.calls.append(TimedCall(start_ns, duration_ns, call))
 
     def forget_iteration(self) -> None:
         """The trace has a hole: what is in progress cannot be timed."""
         self.returned_ns = None
-        self._clear()
 
     @property
     def is_loop(self) -> bool:
         waits = self.iterations + self.untimed
         return self.key is not None and waits >= (LEAST_POLLS if self.key == POLL else 1)
 
-    def itemised(self, began_ns: int, at_ns: int) -> tuple[TimedCall, ...]:
-        """The calls of the iteration in progress, the long ones singly, the short ones summed by name and resource."""
-        sums: dict[Call, list[int]] = {}
-        for duration_ns, call in self.owner.digest(self, self.lines):
-            entry = sums.setdefault(call, [0, 0])
-            entry[0] += duration_ns
-            entry[1] += 1
-        short = [TimedCall(began_ns, total, call, count=count) for call, (total, count) in sums.items() if total]
-        fitting = [
-            c for c in self.calls if began_ns <= c.start_ns and c.start_ns + c.duration_ns <= at_ns + ROUNDING_NS
-        ]
-        return tuple(sorted([*fitting, *short], key=lambda call: -call.duration_ns)[:CALLS_KEPT])
+    def evidence(self, began_ns: int, at_ns: int, begin: int, end: int) -> Evidence:
+        """What the trace says between two positions about the iteration between two moments."""
+        found = self.owner.digest(self, begin, end)
+        found.calls = found.timed(began_ns, at_ns)
+        return found
 
-    def _adopt(self, key: int) -> bool:
+    def _adopt(self, key: int, position: int) -> bool:
         """Whether waits under `key` become the loop's."""
         better = self.key is None or (self.key == POLL and key != POLL)
         if not better and key != POLL:
@@ -151,49 +210,48 @@ class Thread:
             if self.key == POLL:
                 self.counts, self.iterations, self.untimed, self.zero_waits, self.stalls = {}, 0, 0, 0, 0
                 self.owner.drop(self)
-            self.key, self.held = key, None
+            self.key, self.held, self.opened_at = key, None, position
             self.forget_iteration()
         return better
 
-    def _end_iteration(self, began_ns: int, at_ns: int) -> None:
+    def _end_iteration(self, began_ns: int, at_ns: int, position: int) -> None:
         duration_ns = at_ns - began_ns
         if duration_ns < 0:
             self.backwards += 1
+            return
+        if duration_ns < self.owner.threshold_ns:
+            self._count(duration_ns)
+            return
+        least_ns = self.owner.threshold_ns if self.owner.verify else self.owner.shortest_kept_ns
+        evidence = self.evidence(began_ns, at_ns, self.since, position) if duration_ns >= least_ns else None
+        if evidence is not None and evidence.torn:
+            self.holes += 1
         else:
-            self.traced_calls += len(self.lines) + len(self.calls)
-            self.held = began_ns, duration_ns, self._details(began_ns, at_ns)
-        self._clear()
-
-    def _details(self, began_ns: int, at_ns: int) -> tuple[TimedCall, ...]:
-        """The calls of a stall that is long enough to be kept."""
-        return self.itemised(began_ns, at_ns) if at_ns - began_ns >= self.owner.shortest_kept_ns else ()
-
-    def _clear(self) -> None:
-        if self.lines:
-            self.lines.clear()
-        if self.calls:
-            self.calls = []
+            self.held = began_ns, duration_ns, evidence
 
 
 class Rebuild:
     """All threads of one trace."""
 
-    def __init__(self, threshold_ns: int, digest: Digest = lambda thread, lines: ()) -> None:
+    def __init__(self, threshold_ns: int, digest: Digest, verify: bool = False) -> None:
         self.threshold_ns = threshold_ns
+        self.verify = verify
+        """Look into every stall, also into those that are not kept, for halves of calls that are missing."""
         self.digest = digest
         self.threads: list[Thread] = []
-        self.images: list[Image] = []
         self.shortest_kept_ns = threshold_ns
         self._longest: list[tuple[int, int, Thread, Stall]] = []
         self._kept = 0
 
     def thread(self, tid: int, image: Image | None = None) -> Thread:
         """A new thread, of a process of its own unless `image` is given."""
-        if image is None:
-            image = Image(tid)
-            self.images.append(image)
-        self.threads.append(Thread(self, tid, image))
+        self.threads.append(Thread(self, tid, image or Image(tid)))
         return self.threads[-1]
+
+    def hole(self) -> None:
+        """Something of the trace was lost, a wait perhaps: nothing in progress can be timed any more."""
+        for thread in self.threads:
+            thread.returned_ns = None
 
     def keep(self, thread: Thread, stall: Stall) -> None:
         """Keep a stall if it is among the longest."""
@@ -204,7 +262,8 @@ class Rebuild:
             heapq.heappush(self._longest, entry)
         elif stall.duration_ns > self._longest[0][0]:
             heapq.heapreplace(self._longest, entry)
-            self.shortest_kept_ns = self._longest[0][0]
+        if len(self._longest) == STALLS_KEPT:
+            self.shortest_kept_ns = self._longest[0][0] + 1
 
     def drop(self, thread: Thread) -> None:
         """Forget the stalls of a thread whose loop turned out to be another."""
@@ -219,15 +278,15 @@ class Rebuild:
         for thread in self.threads:
             thread.settle(max(end_ns, thread.last_ns))
         loops = [thread for thread in self.threads if thread.is_loop]
-        images = {thread.image: number for number, thread in enumerate(loops, 1)}
+        images = {image: number for number, image in enumerate(dict.fromkeys(thread.image for thread in loops), 1)}
         numbers = {thread: number for number, thread in enumerate(loops, 1)}
-        stalls = [_numbered(stall, numbers[thread]) for _, _, thread, stall in self._longest if thread in numbers]
+        stalls = [replace(stall, loop_id=numbers[thread]) for _, _, thread, stall in self._longest if thread in numbers]
         return recording_of(
             source,
             form,
             self.threshold_ns,
             loops=[_loop(thread, number, images[thread.image], end_ns) for thread, number in numbers.items()],
-            processes=[_process(image, number, self.threads, end_ns) for image, number in images.items()],
+            processes=[_process(image, number, self.threads) for image, number in images.items()],
             stalls=stalls,
             missing=missing,
             notes=[*notes, *self._remarks(loops)],
@@ -238,16 +297,16 @@ class Rebuild:
         others = [thread for thread in self.threads if not thread.is_loop]
         if others:
             tids = ", ".join(str(thread.tid) for thread in others[:8]) + ", …" * (len(others) > 8)
-            yield f"{plural(len(others), 'thread')} ran no event loop, a pool perhaps, and did not count: {tids}"
+            lines = plural(sum(thread.lines for thread in others), "line")
+            count = plural(len(others), "thread")
+            yield f"{count} ran no event loop, a pool perhaps, and did not count: {tids} ({lines})"
         for thread in loops:
             if thread.untimed:
                 yield f"thread {thread.tid}: {plural(thread.untimed, 'iteration')} seen, none of them timed"
+            if thread.holes:
+                yield f"thread {thread.tid}: {plural(thread.holes, 'stall')} left out, for calls in them lack one half"
             if thread.backwards:
                 yield f"thread {thread.tid}: {plural(thread.backwards, 'iteration')} left out, the clock went backwards"
-
-
-def _numbered(stall: Stall, number: int) -> Stall:
-    return Stall(number, stall.start_ns, stall.duration_ns, stall.finished, calls=stall.calls)
 
 
 def _loop(thread: Thread, number: int, process: int, end_ns: int) -> Loop:
@@ -260,7 +319,7 @@ def _loop(thread: Thread, number: int, process: int, end_ns: int) -> Loop:
     )
 
 
-def _process(image: Image, number: int, threads: Iterable[Thread], end_ns: int) -> Process:
+def _process(image: Image, number: int, threads: Iterable[Thread]) -> Process:
     own = [thread for thread in threads if thread.image is image]
     started_ns = min((thread.first_ns for thread in own if thread.first_ns is not None), default=0)
     ended = [thread.ended_ns for thread in own if thread.tid == image.pid and thread.ended_ns is not None]

@@ -3,9 +3,9 @@
 Form: strace(1) and the sources' tests.  A line is `[pid ]stamp name(arguments) = result <seconds>`; a call that
 another thread's line interrupted comes in two, `… <unfinished ...>` and `<... name resumed>…`.
 
-One pass over bytes: most lines are short calls, which cost a split, two look-ups and an append; only waits, calls that
-change descriptors and calls of a millisecond or more are parsed.  The short calls of an iteration are kept as lines,
-and parsed when it turns out to be a stall.
+One regular expression passes over a megabyte at a time, and stops only at lines that tell something: waits, calls that
+change descriptors, births and exits, and whatever is not a whole line of strace.  The other lines of an iteration are
+read when it turned out to be a stall (`window`).
 
 Durations need `-T` and stamps finer than a second: without them the return of a wait is unknown, and a wait's idle time
 would be taken for a stall.
@@ -14,35 +14,43 @@ would be taken for a stall.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
 
-from stallscope.ingest.calls import BIRTHS, POLL_WAITS, WAITS, describe, watches_several
-from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, STRING, unescaped
-from stallscope.ingest.rebuild import LINES_KEPT, POLL, Rebuild, Thread
+from stallscope.ingest.calls import BIRTHS, POLL_WAITS, WAITS, Describer, watches_several
+from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, STRING, unescaped
+from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
 from stallscope.ingest.source import Source
+from stallscope.ingest.strace_cost import inflation
 from stallscope.ingest.strace_lines import (
     ATTACHED,
-    BRACKETS,
+    CALL,
+    CLOSED,
     CUT_SHORT,
+    DIGEST,
+    EVERY_LINE,
     LINE,
+    MADE,
     RESTARTED,
     RESUMED,
+    SCAN,
+    THREADS,
+    TWO_LINES,
     WAITED,
     Clock,
     Parsed,
     fraction_ns,
+    has_absolute_stamps,
     has_durations,
     is_line,
     parsed,
     polls,
     text_of,
 )
-from stallscope.ingest.verdicts import NO_HANDLERS, ms, plural, unread
-from stallscope.recording.nouns import Call, Missing, Recording, Stall
+from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
+from stallscope.ingest.window import Window
+from stallscope.recording.nouns import Missing, Recording, Stall, TimedCall
 
-PARSED = {name.encode() for name in {*CHANGES, *WAITS, *BIRTHS, "restart_syscall", "execve"}}
-SHORT = b"<0.000"
-"""Calls under a millisecond are kept as lines."""
+TELLING = {*WAITS, *BIRTHS, *CHANGES, *MAKERS, "close", "execve", "restart_syscall"}
 PENDING_KEPT = 100_000
 
 NO_T = Missing("durations", "strace ran without -T: when a wait returned is unknown; record with strace -f -ttt -T -yy")
@@ -64,7 +72,7 @@ def recognises(head: str) -> bool:
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
-    reader = Reader(threshold_ns, source.head, default_tid=_tid_in_name(source))
+    reader = Reader(threshold_ns, source.head, default_tid=tid_in_name(source))
     for chunk in source.chunks():
         reader.take(chunk)
     reader.finish()
@@ -79,41 +87,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
     return reader.rebuild.recording(source, "strace", reader.clock.now_ns, missing, notes)
 
 
-def inflation(head: bytes, threads: Iterable[Thread]) -> Iterator[str]:
-    """By how much strace made the iterations longer, in words.
-
-    strace stops the thread twice a call.  The shortest gaps between two calls of a thread (the 10th percentile of those
-    in the first 64 KiB) are little but that.
-    """
-    gaps_ns = sorted(_gaps_ns(head))
-    if len(gaps_ns) < 20:
-        yield "strace stops the program twice a call and inflates its times: by how much, this trace does not tell"
-        return
-    cost_ns = gaps_ns[len(gaps_ns) // 10]
-    loops = [thread for thread in threads if thread.is_loop and thread.iterations]
-    calls = sum(thread.traced_calls for thread in loops) / (sum(thread.iterations for thread in loops) or 1)
-    yield (
-        f"strace stops the program twice a call, which cost some {cost_ns / 1e3:.0f} µs a call: with {calls:.1f} calls "
-        f"the mean iteration seems {ms(cost_ns * calls)} longer than it is"
-    )
-
-
-def _gaps_ns(head: bytes) -> Iterator[int]:
-    clock, ends = Clock(), dict[bytes, int]()
-    for line in BRACKETS.sub(rb"\1", head).splitlines():
-        found = LINE.fullmatch(line)
-        call = parsed(found[8], 0) if found else None
-        if found is None:
-            continue
-        clock.move(found)
-        end_ns = ends.pop(found[1], None)
-        if call and call.duration_ns is not None and not clock.coarse:
-            if end_ns is not None and clock.now_ns >= end_ns:
-                yield clock.now_ns - end_ns
-            ends[found[1]] = clock.now_ns + call.duration_ns
-
-
-def _tid_in_name(source: Source) -> int:
+def tid_in_name(source: Source) -> int:
     """`strace -ff -o NAME` writes NAME.TID."""
     suffix = source.path.suffix[1:]
     return int(suffix) if suffix.isdigit() and len(suffix) < 8 else 0
@@ -123,12 +97,19 @@ class Reader:
     """The state of one pass."""
 
     def __init__(self, threshold_ns: int, head: bytes, default_tid: int = 0) -> None:
-        self.rebuild = Rebuild(threshold_ns, _digest)
+        self.rebuild = Rebuild(threshold_ns, self._digest)
+        self.window = Window()
         self.clock = Clock()
         self.timed = has_durations(head)
+        self.scan = SCAN if self.timed and has_absolute_stamps(head) else EVERY_LINE
         self.threads: dict[bytes, Thread] = {}
+        self.lines: Counter[bytes] = Counter()
+        """By thread."""
         self.pending: dict[Thread, tuple[int, bytes, bool]] = {}
-        """First halves of calls: when, text, and whether it is the loop's wait."""
+        """First halves of calls that tell something: when, text, and whether it is the loop's wait."""
+        self.stamped_ns: dict[Thread, int] = {}
+        """When the line was written in which its iteration in progress began."""
+        self._unfinished: TimedCall | None = None
         self.announced: set[bytes] = set()
         self.main = str(default_tid).encode()
         self.unread = self.halves = 0
@@ -138,60 +119,90 @@ class Reader:
         return not self.timed or self.clock.coarse
 
     def take(self, chunk: bytes) -> None:
-        """Every line of a chunk: a short call of a known thread is kept at once, all else goes to `_parse`."""
-        if b"[pid " in chunk:
-            chunk = BRACKETS.sub(rb"\1", chunk)
-        threads, parse, clock = self.threads, self._parse, self.clock
-        for line in chunk.split(b"\n"):
-            parts = line.split(None, 2)
-            if len(parts) == 3 and clock.absolute and (thread := threads.get(parts[0])):
-                text = parts[2]
-                if line[-10:-4] == SHORT and text[0] >= 97 and text.partition(b"(")[0] not in PARSED:
-                    if thread.returned_ns is not None and len(thread.lines) < LINES_KEPT:
-                        thread.lines.append(line)
-                    continue
-                if text.startswith(b"epoll_") and self._waited(thread, line):
-                    continue
-            if line:
-                parse(line)
+        """A chunk of whole lines."""
+        base = self.window.add(chunk)
+        text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
+        self.lines.update(self._by_thread(text))
+        for found in self.scan.finditer(text):
+            kind = found.lastindex or 0
+            if kind == WAITED:
+                self._waited(found, base)
+            elif kind == MADE:
+                self._made(found, base)
+            elif kind == CLOSED:
+                self._thread(found[1]).image.descriptors.closed(int(found[11]), base + found.start())
+            else:
+                self._parse(found[kind], base + found.start())
+        self._leave_out_beginnings(text, base)
+        if self.scan is SCAN and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
+            self.clock.move(last[2])
 
-    def _waited(self, thread: Thread, line: bytes) -> bool:
-        """A whole wait on the loop's own descriptor, the short way; False: it takes the long one."""
-        found = WAITED.fullmatch(line)
-        if not found or not self.timed or int(found[8]) != thread.key:
-            return False
-        self.clock.move(found)
-        start_ns = self.clock.now_ns
-        thread.enter_wait(thread.key, start_ns)
-        thread.leave_wait(start_ns + int(found[10]) * 10**9 + fraction_ns(found[11]), found[9] == b"0")
-        return True
+    def _by_thread(self, text: bytes) -> Counter[bytes]:
+        """How many lines each thread has: most of a pool have none but such that are passed over."""
+        numbered = THREADS.findall(text)
+        counts = Counter(numbered)
+        if len(numbered) < (lines := text.count(b"\n") - 1):
+            counts[self.main] += lines - len(numbered)
+        return counts
 
-    def _parse(self, line: bytes) -> None:
+    def _leave_out_beginnings(self, text: bytes, base: int) -> None:
+        """What a program did before its loop began says nothing of its iterations."""
+        for token, thread in self.threads.items():
+            if thread.opened_at is not None and thread.opened_at >= base:
+                thread.lines = self._by_thread(text[thread.opened_at - base :])[token] - self.lines[token]
+
+    def _waited(self, found: re.Match[bytes], base: int) -> None:
+        """A whole epoll_wait()."""
+        token, stamp, descriptor, timeout, seconds, fraction = found.group(1, 2, 3, 4, 5, 6)
+        thread = self.threads.get(token or self.main) or self._thread(token)
+        start_ns = self.clock.move(stamp)
+        if thread.first_ns is None:
+            thread.first_ns = start_ns
+        end_ns = start_ns + (
+            int(seconds + fraction) * 1000
+            if len(fraction) == 6
+            else int(seconds) * 10**9 + int(fraction.ljust(9, b"0"))
+        )
+        thread.turn(int(descriptor), start_ns, end_ns, timeout == b"0", base + found.start(), base + found.end() - 1)
+
+    def _made(self, found: re.Match[bytes], base: int) -> None:
+        """A call that made a descriptor, or failed to."""
+        number = found[9]
+        if number[0] != 45:  # a minus
+            made = found[7].decode(), found[8], found[10]
+            self._thread(found[1]).image.descriptors.made(int(number), base + found.start(), made)
+
+    def _parse(self, line: bytes, at: int) -> None:
         found = LINE.fullmatch(line)
         if not found:
             self._not_a_call(line)
             return
-        thread = self._thread(found[1] or self.main)
-        self.clock.move(found)
-        text = found[8]
+        thread = self._thread(found[1])
+        self.clock.move(found[2])
+        if thread.first_ns is None:
+            thread.first_ns = self.clock.now_ns
+        text = found[3]
         if text.startswith((b"+++ ", b"--- ")):
             self._event(thread, text)
         elif text.startswith(b"<... "):
-            self._resume(thread, text)
+            self._resume(thread, text, at + len(line))
         elif text.endswith(CUT_SHORT):
-            self._suspend(thread, text[: text.rindex(b"<")].rstrip(b" "))
+            self._suspend(thread, text[: text.rindex(b"<")].rstrip(b" "), at)
         else:
-            self._whole(thread, text, self.clock.now_ns)
+            self._whole(thread, text, self.clock.now_ns, at, at + len(line))
 
     def _not_a_call(self, line: bytes) -> None:
         if announcement := ATTACHED.match(line):
             self.announced.add(announcement[1])
         elif not line.startswith(b"strace: "):
-            self.unread += 1  # it may have hidden a wait: nothing in progress can be timed any more
-            for thread in self.threads.values():
-                thread.forget_iteration()
+            self._hole()
 
-    def _thread(self, token: bytes) -> Thread:
+    def _hole(self) -> None:
+        self.unread += 1  # it may have hidden a wait
+        self.rebuild.hole()
+
+    def _thread(self, token: bytes | None) -> Thread:
+        token = token or self.main
         thread = self.threads.get(token)
         if thread is None:
             thread = self._nameless(token) or self.rebuild.thread(int(token))
@@ -215,71 +226,73 @@ class Reader:
             if thread.tid == thread.image.pid:
                 thread.image.ending = "killed" if text.startswith(b"+++ killed") else "exited"
 
-    def _suspend(self, thread: Thread, text: bytes) -> None:
+    def _suspend(self, thread: Thread, text: bytes, at: int) -> None:
         """The first half of a call in two lines."""
         self.halves += thread in self.pending  # its second half was lost
-        if len(self.pending) < PENDING_KEPT:
-            name, _, arguments = text_of(text).partition("(")
-            entered = name in WAITS and not self.untimed and self._enter(thread, name, arguments, self.clock.now_ns)
+        name, _, arguments = text_of(text).partition("(")
+        if name in TELLING and len(self.pending) < PENDING_KEPT:
+            entered = name in WAITS and not self.untimed and self._enter(thread, name, arguments, self.clock.now_ns, at)
             self.pending[thread] = self.clock.now_ns, text, entered
 
-    def _resume(self, thread: Thread, text: bytes) -> None:
+    def _resume(self, thread: Thread, text: bytes, end: int) -> None:
         """The second half."""
         found = RESUMED.match(text)
+        if found and text_of(found[1]) not in TELLING:
+            return
         first = self.pending.pop(thread, None)
         if not found or first is None or not first[1].startswith(found[1] + b"("):
             self.halves += 1
             thread.forget_iteration()
             return
-        self._whole(thread, first[1] + found[2].lstrip(b" "), first[0], entered=first[2])
+        whole = first[1] + found[2].lstrip(b" ")
+        self._whole(thread, whole, first[0], end - len(text), end, entered=first[2])
 
-    def _whole(self, thread: Thread, text: bytes, start_ns: int, entered: bool = False) -> None:
-        """A call from its name to its duration."""
-        call = parsed(text, start_ns)
+    def _whole(self, thread: Thread, text: bytes, start_ns: int, at: int, end: int, entered: bool = False) -> None:
+        """A call from its name to its duration, in lines that lie between two positions."""
+        call = None if TWO_LINES.search(text) else parsed(text, start_ns)
         if call is None or (self.timed and call.duration_ns is None and not call.result.startswith("?")):
-            self.unread += 1
-            thread.forget_iteration()
+            self._hole()
             return
-        if thread.first_ns is None:
-            thread.first_ns = start_ns
         if restarted := RESTARTED.match(text):
             call.name = restarted[1].decode()
             entered = call.name in WAITS
-        if call.name in WAITS:
-            self._wait(thread, call, entered)
-        elif call.duration_ns is not None:
-            thread.call(start_ns, call.duration_ns, describe(call.name, call.arguments, thread.image.descriptors))
-        self._observe(thread, call)
+        if call.name in WAITS and (entered or self._enter(thread, call.name, call.arguments, start_ns, at)):
+            self._left(thread, call, end)
+        elif call.name in TELLING:
+            self._observe(thread, call, at)
 
-    def _wait(self, thread: Thread, call: Parsed, entered: bool) -> None:
-        """A wait that returned; `entered` when its first half was taken for the loop's already."""
-        if not (entered or self._enter(thread, call.name, call.arguments, call.start_ns)):
-            if call.duration_ns is not None:
-                table = thread.image.descriptors
-                thread.call(call.start_ns, call.duration_ns, describe(call.name, call.arguments, table))
-        elif call.duration_ns is None or self.untimed:
+    def _left(self, thread: Thread, call: Parsed, end: int) -> None:
+        """The loop's wait is over."""
+        if call.duration_ns is None or self.untimed:
             thread.untimed += not call.result.startswith("?")
             thread.forget_iteration()
         elif call.result.startswith("?"):
             thread.forget_iteration()  # a signal: the wait goes on in restart_syscall(), or the thread exits
         else:
-            thread.leave_wait(call.start_ns + call.duration_ns, polls(call.name, call.arguments))
+            thread.leave_wait(call.start_ns + call.duration_ns, polls(call.name, call.arguments), end)
+            self.stamped_ns[thread] = self.clock.now_ns
 
-    def _enter(self, thread: Thread, name: str, arguments: str, at_ns: int) -> bool:
+    def _enter(self, thread: Thread, name: str, arguments: str, at_ns: int, at: int) -> bool:
         if name in POLL_WAITS:
-            return watches_several(arguments) and thread.enter_wait(POLL, at_ns)
+            return watches_several(arguments) and thread.enter_wait(POLL, at_ns, at)
         descriptor = DESCRIPTOR.match(arguments)
-        return descriptor is not None and thread.enter_wait(int(descriptor[1]), at_ns)
+        return descriptor is not None and thread.enter_wait(int(descriptor[1]), at_ns, at)
 
-    def _observe(self, thread: Thread, call: Parsed) -> None:
+    def _observe(self, thread: Thread, call: Parsed, at: int) -> None:
         """What a call changes: descriptors, threads and programs."""
+        table, returned = thread.image.descriptors, DESCRIPTOR.match(call.result)
         if call.name in CHANGES:
-            thread.image.descriptors.observe(call.name, call.arguments, call.result)
+            table.observe(call.name, call.arguments, call.result, at)
         elif call.name in BIRTHS:
             self._birth(thread, call)
         elif call.name == "execve" and call.result.startswith("0"):
             words = STRING.finditer(call.arguments.partition("[")[2].partition("]")[0])
             thread.image.program = " ".join(unescaped(word[1]) + "…" * word[0].endswith("...") for word in words)
+        elif call.name == "close" and (closed := DESCRIPTOR.match(call.arguments)):
+            table.closed(int(closed[1]), at)
+        elif call.name in MAKERS and returned and returned[1][0] != "-":
+            made = call.name, call.arguments.encode(), call.result[len(returned[1]) :].encode()
+            table.made(int(returned[1]), at, made)
 
     def _birth(self, thread: Thread, call: Parsed) -> None:
         """A new thread shares its parent's descriptors, a new process has a copy of them."""
@@ -299,27 +312,65 @@ class Reader:
         child.image.descriptors.inherit(thread.image.descriptors)
 
     def finish(self) -> None:
-        """What was in progress when the trace ended."""
+        """What was in progress when the trace ended, and threads of whom nothing told."""
+        for token, count in self.lines.items():
+            self._thread(token).lines += count
+        for thread in self.rebuild.threads:
+            if not self.untimed and thread.returned_ns is not None and thread.ended_ns is None:
+                self._hung(thread, thread.returned_ns)
+
+    def _hung(self, thread: Thread, since_ns: int) -> None:
+        """A loop that was in a call, long since, when the trace ended."""
         now_ns = self.clock.now_ns
-        for thread, (start_ns, text, entered) in self.pending.items():
-            if (
-                entered
-                or thread.returned_ns is None
-                or self.untimed
-                or now_ns - thread.returned_ns < self.rebuild.threshold_ns
-            ):
+        if now_ns - since_ns < self.rebuild.threshold_ns:
+            return
+        evidence = thread.evidence(since_ns, now_ns, thread.since, self.window.end)
+        if self._unfinished is not None:
+            calls = (self._unfinished, *evidence.calls)
+            self.rebuild.keep(thread, Stall(0, since_ns, now_ns - since_ns, finished=False, calls=calls))
+
+    def _digest(self, thread: Thread, begin: int, end: int) -> Evidence:
+        """The calls of a thread between two positions; the one that had not returned is kept aside."""
+        evidence, describer = Evidence(), Describer(thread.image.descriptors)
+        clock = self.clock.back_at(self.stamped_ns.get(thread, 0) if self.clock.relative else thread.returned_ns or 0)
+        halves: list[tuple[int, bytes]] = []
+        base, text = self.window.text(begin, end)
+        for found in DIGEST.finditer(b"\n" + text + b"\n"):
+            token, stamp, name, arguments, seconds, fraction, other = found.groups()
+            start_ns = clock.move(stamp)
+            if self.threads.get(token or self.main) is not thread:
                 continue
-            name, _, arguments = text_of(text).partition("(")
-            thread.call(start_ns, max(0, now_ns - start_ns), describe(name, arguments, thread.image.descriptors))
-            calls = thread.itemised(thread.returned_ns, now_ns)
-            self.rebuild.keep(
-                thread, Stall(0, thread.returned_ns, now_ns - thread.returned_ns, finished=False, calls=calls)
-            )
+            if other is not None:
+                self._half(evidence, describer, halves, other, start_ns, base + found.start())
+            else:
+                call = describer.describe(name, arguments, base + found.start())
+                evidence.add(start_ns, int(seconds) * 10**9 + fraction_ns(fraction), call)
+        self._unfinished = None
+        if halves:
+            start_ns, half = halves[0]
+            name, _, arguments = half.partition(b"(")
+            took_ns = max(0, self.clock.now_ns - start_ns)
+            self._unfinished = TimedCall(start_ns, took_ns, describer.describe(name, arguments, end))
+        return evidence
 
-
-def _digest(thread: Thread, lines: list[bytes]) -> Iterator[tuple[int, Call]]:
-    for line in lines:
-        found = LINE.fullmatch(line)
-        call = parsed(found[8], 0) if found else None
-        if call and call.duration_ns is not None:
-            yield call.duration_ns, describe(call.name, call.arguments, thread.image.descriptors)
+    def _half(
+        self,
+        evidence: Evidence,
+        describer: Describer,
+        halves: list[tuple[int, bytes]],
+        text: bytes,
+        at_ns: int,
+        at: int,
+    ) -> None:
+        """A line that is no whole call: the first half of one, or the second."""
+        if text.endswith(CUT_SHORT):
+            halves[:] = [(at_ns, text[: text.rindex(b"<")].rstrip(b" "))]
+        elif resumed := RESUMED.match(text):
+            if not halves or not halves[0][1].startswith(resumed[1] + b"("):
+                evidence.torn = True
+                return
+            start_ns, first = halves.pop()
+            call = CALL.match(first + resumed[2].lstrip(b" "))
+            if call and call[4]:
+                took_ns = int(call[4]) * 10**9 + fraction_ns(call[5])
+                evidence.add(start_ns, took_ns, describer.describe(call[1], call[2], at))

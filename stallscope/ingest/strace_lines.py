@@ -5,19 +5,52 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-PREFIX = rb" *(?:(\d{1,10}) +)??(?:(\d\d):(\d\d):(\d\d)(?:\.(\d{6,9}))?|(\d{1,10})\.(\d{6,9}))? ?"
-LINE = re.compile(PREFIX + rb"((?:\w+\(|<\.\.\. |\+\+\+ |--- |\?\?\?\?).*)")
-WAITED = re.compile(
-    PREFIX + rb"epoll_p?wait\((\d{1,9})[^\"]*, (-?\d{1,10})(?:, NULL, 8)?\) += \d{1,9} <(\d{1,8})\.(\d{6,9})>"
+from stallscope.ingest.calls import BIRTHS, WAITS, one_of
+from stallscope.ingest.descriptors import CHANGES, MAKERS
+
+STAMP = rb"(\d\d:\d\d:\d\d(?:\.\d{6,9})?|\d{1,10}\.\d{6,9})"
+LINE = re.compile(
+    rb" *(?:(?:\[pid +)?(\d{1,10})\]? +)??(?:" + STAMP + rb" )?((?:\w+\(|<\.\.\. |\+\+\+ |--- |\?\?\?\?).*)"
 )
-"""A whole wait, the line that matters most: read by one match, in a third of the time."""
+"""Thread, stamp and the rest."""
 CALL = re.compile(rb"(\w+)\((.*)\) += (.*?)(?: <(\d{1,8})\.(\d{6,9})>)?$", re.DOTALL)
 RESUMED = re.compile(rb"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 CUT_SHORT = (b"<unfinished ...>", b"<detached ...>")
 RESTARTED = re.compile(rb"restart_syscall\(<\.\.\. resuming interrupted (\w+) \.\.\.>")
-BRACKETS = re.compile(rb"^\[pid +(\d{1,10})\]", re.MULTILINE)
 DURATION = re.compile(rb" <\d{1,8}\.\d{6,9}>$")
 ATTACHED = re.compile(rb"strace: Process (\d{1,10}) attached")
+TWO_LINES = re.compile(rb'(?:^|[^"\w])\d[\d:]*\.\d{6,9} \w+\(')
+"""A stamp inside a line: two lines became one."""
+THREADS = re.compile(rb"\n(?:\[pid +)?(\d{1,10})\]? ")
+
+_PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
+_NO_GROUPS = _PREFIX.replace(b"(\\d", b"(?:\\d")
+_TIMED = rb"[^\n]*\n(?:(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n))"
+_TELLING = one_of({*WAITS, *MAKERS, *CHANGES, *BIRTHS, "close", "execve", "restart_syscall"} - {"fcntl"})
+_CLOSES = rb"(?=\n)"
+SCAN = re.compile(
+    # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
+    rb"\n(?!" + _NO_GROUPS + rb"(?:"
+    rb"(?!" + _TELLING + rb"|fcntl\([^\n]*DUPFD)\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
+    rb"|<\.\.\. (?!" + _TELLING.replace(b"\\(", b" ") + rb"|fcntl )\w+ resumed>" + _TIMED + rb"))"
+    # … and what comes by the thousand is read at once.
+    rb"(?:" + _PREFIX + rb"(?:"
+    rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (-?\d{1,10})(?:, NULL, 8)?\)'
+    rb" += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
+    rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) += (-?\d{1,9})([^\n]*) <\d{1,8}\.\d{6,9}>"
+    + _CLOSES + rb"|close\((\d{1,9})[^\n]*\) += 0 <\d{1,8}\.\d{6,9}>" + _CLOSES + rb")"
+    rb"|([^\n]+))"
+)  # fmt: skip
+"""Groups: thread, stamp; of a wait descriptor, timeout, seconds and their fraction; of a call that makes a descriptor
+name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something."""
+WAITED, MADE, CLOSED = 6, 10, 11
+"""The last group of each (`Match.lastindex`)."""
+EVERY_LINE = re.compile(rb"\n([^\n]+)")
+DIGEST = re.compile(
+    rb"\n *(?:(?:\[pid +)?(\d{1,10})\]? +)?(?:" + STAMP + rb" )?"
+    rb"(?:(\w+)\(([^\n]*)\) += [^\n]* <(\d{1,8})\.(\d{6,9})>(?=\n)|([^\n]+))"
+)
+"""Groups: thread, stamp; of a whole call name, arguments, seconds and fraction; and the rest of any other line."""
 ZERO_TIMES = ("{tv_sec=0, tv_nsec=0}", "{tv_sec=0, tv_usec=0}")
 DAY_NS = 86_400 * 10**9
 
@@ -34,10 +67,10 @@ class Parsed:
 
 
 def is_line(line: bytes) -> bool:
-    found = LINE.fullmatch(BRACKETS.sub(rb"\1", line))
+    found = LINE.fullmatch(line)
     if not found:
         return line.startswith(b"strace: ")
-    text = found[8]
+    text = found[3]
     return bool(CALL.match(text) or text.endswith(CUT_SHORT) or RESUMED.match(text) or text[:4] in (b"+++ ", b"--- "))
 
 
@@ -46,31 +79,43 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_ns = 0
-        self.absolute = False
-        """Whether a line's stamp can be skipped: it neither counts from the line before, nor is too coarse."""
         self.coarse = False
         """A line had no stamp, or one of whole seconds."""
-        self._relative: bool | None = None
+        self.relative: bool | None = None
+        """Each stamp counts from the line before (-r)."""
         self._day_ns = self._time_of_day_ns = 0
 
-    def move(self, line: re.Match[bytes]) -> None:
-        """Move to the stamp of a line."""
-        if line[6] is not None:
-            self._unix(int(line[6]) * 10**9 + fraction_ns(line[7]))
-        elif line[2] is not None:
-            self._time_of_day((int(line[2]) * 60 + int(line[3])) * 60 + int(line[4]), line[5])
-        else:
+    def move(self, stamp: bytes | None) -> int:
+        """Move to the stamp of a line; returns the time."""
+        if stamp is None:
             self.coarse = True
-        self.absolute = not self._relative and not self.coarse
+        elif len(stamp) == 17:  # of -ttt, the common one
+            self.now_ns = int(stamp.replace(b".", b"")) * 1000
+            self.relative = self.relative or False
+        elif stamp[2] == 58:  # a colon
+            self._time_of_day(stamp)
+        else:
+            self._seconds(stamp)
+        return self.now_ns
 
-    def _unix(self, stamp_ns: int) -> None:
-        if self._relative is None:
-            self._relative = stamp_ns < DAY_NS  # -r: the first is 0, and -ttt counts from 1970
-        self.now_ns = self.now_ns + stamp_ns if self._relative else stamp_ns
+    def back_at(self, now_ns: int) -> Clock:
+        """A clock of the same kind that shows an earlier moment."""
+        other = Clock()
+        other.now_ns, other.relative = now_ns, self.relative
+        other._day_ns, other._time_of_day_ns = now_ns - now_ns % DAY_NS, now_ns % DAY_NS
+        return other
 
-    def _time_of_day(self, seconds: int, fraction: bytes | None) -> None:
-        self.coarse |= fraction is None
-        time_ns = seconds * 10**9 + (fraction_ns(fraction) if fraction else 0)
+    def _seconds(self, stamp: bytes) -> None:
+        whole, _, fraction = stamp.partition(b".")
+        stamp_ns = int(whole) * 10**9 + fraction_ns(fraction)
+        if self.relative is None:
+            self.relative = stamp_ns < DAY_NS  # -r: the first is 0, and -ttt counts from 1970
+        self.now_ns = self.now_ns + stamp_ns if self.relative else stamp_ns
+
+    def _time_of_day(self, stamp: bytes) -> None:
+        seconds = (int(stamp[:2]) * 60 + int(stamp[3:5])) * 60 + int(stamp[6:8])
+        self.coarse |= len(stamp) == 8
+        time_ns = seconds * 10**9 + (fraction_ns(stamp[9:]) if len(stamp) > 8 else 0)
         if time_ns < self._time_of_day_ns - DAY_NS // 2:
             self._day_ns += DAY_NS  # past midnight
         self._time_of_day_ns = time_ns
@@ -81,6 +126,12 @@ def has_durations(head: bytes) -> bool:
     """Whether strace ran with -T: at least half of the finished calls say how long they took."""
     finished = [line for line in head.splitlines() if b") = " in line or b")  = " in line]
     return 2 * sum(line.endswith(b">") and DURATION.search(line) is not None for line in finished) >= len(finished) > 0
+
+
+def has_absolute_stamps(head: bytes) -> bool:
+    """Whether lines may be passed over: no stamp counts from the line before, as with -r."""
+    stamp = next((found[2] for line in head.splitlines() if (found := LINE.fullmatch(line)) and found[2]), b"")
+    return len(stamp) > 8 and (stamp[2] == 58 or stamp.index(b".") == 10)
 
 
 def parsed(text: bytes, start_ns: int) -> Parsed | None:

@@ -110,7 +110,7 @@ def test_half_a_call_ends_what_was_in_progress_and_is_counted(tmp_path: Path) ->
     text = quick_turns(2) + "100 1700000000.034000 <... fsync resumed>) = 0 <0.030000>\n" + wait(40) + wait(42)
     recording = read(tmp_path, text)
     assert not recording.stalls
-    assert any("lacked one half" in note for note in recording.notes)
+    assert any("lack one half" in note for note in recording.notes)
 
 
 def test_a_loop_that_hangs_at_the_end_is_an_unfinished_stall(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""The last megabytes of a text, by position: where the lines of a stall are looked up again.
+
+A reader that touched every line once could not be fast enough.  So it skips what cannot begin or end an iteration, and
+comes back for the lines of an iteration only when that turned out to be a stall.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+KEPT_BYTES = 8 << 20
+"""Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
+
+
+class Window:
+    """Blocks of whole lines, the oldest forgotten.  A position counts the bytes from the beginning of the text."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._blocks: deque[tuple[int, bytes]] = deque()
+
+    def add(self, block: bytes) -> int:
+        """Take in the next block; returns the position of its first byte."""
+        start = self.end
+        self._blocks.append((start, block))
+        self.end += len(block)
+        while len(self._blocks) > 1 and self.end - self._blocks[1][0] >= KEPT_BYTES:
+            self._blocks.popleft()
+        return start
+
+    def text(self, begin: int, end: int) -> tuple[int, bytes]:
+        """What is kept still of the text between two positions, and where that begins."""
+        pieces = [block[max(begin - start, 0) : max(end - start, 0)] for start, block in self._blocks]
+        return max(begin, self._blocks[0][0]) if self._blocks else begin, b"".join(pieces)
