@@ -21,19 +21,22 @@ from stallscope.ingest.window import Window
 from stallscope.recording.nouns import Call, Missing, Recording, Resource
 
 LINE = re.compile(
-    rb" *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,10}\.\d{3}) ms| *)\): "
+    rb" *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,14}\.\d{3}) ms| *)\): "
     rb"(?:([^(]{0,16}/\d{1,10}) +)?"
-    rb"(?: ?\.\.\. \[continued\]: (\w+)\(\)\) += (.+)|(\w+)\((.*?)(?:\) += ([^=]+)|\)? +\.\.\.))$"
+    rb"(?: ?\.\.\. \[continued\]: (\w+)\(\)\) += (.*)|(\w+)\((.*?)(?:\) += ([^=]*)|\)? +\.\.\.))$"
 )
 DIGEST = re.compile(
     rb"\n *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,10}\.\d{3}) ms| *)\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
-    rb"(?:(\w+)\(([^\n]*)\) += ([^=\n]+)| ?\.\.\. \[continued\]: (\w+)\(\)\) += ([^\n]+)|"
+    rb"(?:(\w+)\(([^\n]*)\) += ([^=\n]*)| ?\.\.\. \[continued\]: (\w+)\(\)\) += ([^\n]*)|"
     rb"(\w+)\(([^\n]*?)\)? +\.\.\.)(?=\n)"
 )
 """The same over many lines, the common kind first."""
 _PREFIX = rb" *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
 _TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl"})
-_RETURNS = rb"\) += (?=[^\n=]+\n)"
+_RETURNS = rb"\) += (?=[^\n=]*\n)"
+"""Linux 6.1 prints nothing for what wait4() returns when no child has changed."""
+SANE = 14
+"""Digits of a duration; a clock that went backwards gives one of 5,800 years."""
 SCAN = re.compile(
     # A finished call that neither ends an iteration nor changes a descriptor is passed over …
     rb"\n(?!" + re.sub(rb"\(\\d|\(\[", lambda found: b"(?:" + found[0][1:], _PREFIX) + rb"(?!" + _TELLING +
@@ -111,7 +114,7 @@ class Reader:
             self._seen(last)
 
     def _seen(self, line: re.Match[bytes]) -> None:
-        if line[1] and line[2]:
+        if line[1] and line[2] and len(line[2]) <= SANE:
             self.now_ns = max(self.now_ns, _ns(line[1]) + _ns(line[2]))
 
     def _waited(self, found: re.Match[bytes], base: int) -> None:

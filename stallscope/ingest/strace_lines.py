@@ -31,7 +31,7 @@ _CLOSES = rb"(?=\n)"
 SCAN = re.compile(
     # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
     rb"\n(?!" + _NO_GROUPS + rb"(?:"
-    rb"(?!" + _TELLING + rb"|fcntl\([^\n]*DUPFD)\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
+    rb"(?!" + _TELLING + rb"|fcntl\([^\n]*(?:DUPFD|<unf))\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
     rb"|<\.\.\. (?!" + _TELLING.replace(b"\\(", b" ") + rb"|fcntl )\w+ resumed>" + _TIMED + rb"))"
     # … and what comes by the thousand is read at once.
     rb"(?:" + _PREFIX + rb"(?:"
