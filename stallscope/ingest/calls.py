@@ -80,7 +80,7 @@ def _on_descriptor(name: str, arguments: str, table: Descriptors, position: int)
     found = table.resource(arguments, position)
     if found is None or found[0] < 0:
         return Call(name)
-    addressed = peer_of(arguments) if name in ("connect", "sendto") else None
+    addressed = peer_of(arguments) if name in ("connect", "sendto") and "family" in arguments else None
     return Call(name, addressed or found[1], f"fd {found[0]}")
 
 

@@ -12,6 +12,8 @@ LOST = re.compile(rb"PERF_RECORD_LOST(?:_SAMPLES)? lost (\d{1,12})")
 def at_ns_of(found: re.Match[bytes]) -> int:
     """The time of a line matched by PREFIX."""
     whole, _, fraction = found[3].partition(b".")
+    if len(fraction) == 6:
+        return int(whole + fraction) * 1000
     return int(whole) * 10**9 + int(fraction.ljust(9, b"0"))
 
 

@@ -26,21 +26,23 @@ LINE = re.compile(
     rb"(?: ?\.\.\. \[continued\]: (\w+)\(\)\) += (.*)|(\w+)\((.*?)(?:\) += ([^=]*)|\)? +\.\.\.))$"
 )
 DIGEST = re.compile(
-    rb"\n *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,10}\.\d{3}) ms| *)\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
-    rb"(?:(\w+)\(([^\n]*)\) += ([^=\n]*)| ?\.\.\. \[continued\]: (\w+)\(\)\) += ([^\n]*)|"
-    rb"(\w+)\(([^\n]*?)\)? +\.\.\.)(?=\n)"
+    rb" *(?:\?|(\d{1,13}\.\d{3})) \( *(?:(\d{1,14}\.\d{3}) ms| *)\): (?:([^(]{0,16}/\d{1,10}) +)?"
+    rb"(?:(\w+)\((.*)\) += ([^=]*)| ?\.\.\. \[continued\]: (\w+)\(\)\) += (.*)|(\w+)\((.*?)\)? +\.\.\.)"
 )
-"""The same over many lines, the common kind first."""
+"""The same, the common kind first."""
 _PREFIX = rb" *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
-_TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl"})
+_TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl", "poll", "ppoll"})
+_SOME = rb"fcntl\([^\n]*DUPFD|p?poll\((?![^\n]*nfds: 1[,)])"
+"""Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
 _RETURNS = rb"\) += (?=[^\n=]*\n)"
 """Linux 6.1 prints nothing for what wait4() returns when no child has changed."""
 SANE = 14
 """Digits of a duration; a clock that went backwards gives one of 5,800 years."""
 SCAN = re.compile(
     # A finished call that neither ends an iteration nor changes a descriptor is passed over …
-    rb"\n(?!" + re.sub(rb"\(\\d|\(\[", lambda found: b"(?:" + found[0][1:], _PREFIX) + rb"(?!" + _TELLING +
-    rb"|fcntl\([^\n]*DUPFD)\w+\([^\n]*" + _RETURNS + rb")"
+    rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): (?:[^(\n]{0,16}/\d{1,10} +)?(?:"
+    rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\([^\n]*(?:" + _RETURNS + rb"| \.\.\.\n)|"
+    rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w+\(\)" + _RETURNS + rb"))"
     # … and what comes by the thousand is read at once.
     rb"(?:" + _PREFIX + rb"(?:"
     rb"epoll_p?wait\((epfd: )(\d{1,9})(?:<[^>\n]*>)?, events: 0x\w+, maxevents: \d{1,10}(, timeout: [1-9x]\d*)?"
@@ -192,19 +194,23 @@ class Reader:
     def _digest(self, thread: Thread, begin: int, end: int) -> Evidence:
         """The calls of a thread between two positions."""
         evidence, describer, arguments = Evidence(), Describer(thread.image.descriptors), b""
+        tokens = [b"): %s " % who if who else b"" for who, other in self.threads.items() if other is thread]
         base, text = self.window.text(begin, end)
-        for found in DIGEST.finditer(b"\n" + text + b"\n"):
-            start, took, who, name, words, result, continued, returned, begun, first = found.groups()
-            if self.threads.get(who or b"") is not thread:
+        at = base
+        for line in text.split(b"\n"):
+            mine = any(token in line for token in tokens)
+            found = DIGEST.fullmatch(line) if mine and len(line) <= LONGEST else None
+            at += len(line) + 1
+            if not found or self.threads.get(found[3] or b"") is not thread:
                 continue
-            if begun:
-                arguments = first
-            elif start and took:
-                call = describer.describe(name or continued, words or arguments, base + found.start())
-                took_ns = _ns(took)
+            if found[9]:
+                arguments = found[10]  # of the first half
+            elif found[1] and found[2]:
+                call = describer.describe(found[4] or found[7], found[5] or arguments, at)
+                took_ns = _ns(found[2])
                 if took_ns >= SHORT_NS and call.name in OPENERS and call.resource is None:
-                    call = _opened(call, result or returned, text[found.end() - 1 :])
-                evidence.add(_ns(start), took_ns, call)
+                    call = _opened(call, found[6] or found[8], text[at - base :])
+                evidence.add(_ns(found[1]), took_ns, call)
         return evidence
 
 

@@ -23,7 +23,6 @@ from stallscope.ingest.source import Source
 from stallscope.ingest.strace_cost import inflation
 from stallscope.ingest.strace_lines import (
     ATTACHED,
-    CALL,
     CLOSED,
     CUT_SHORT,
     DIGEST,
@@ -34,7 +33,7 @@ from stallscope.ingest.strace_lines import (
     RESUMED,
     SCAN,
     THREADS,
-    TWO_LINES,
+    TIMED_CALL,
     WAITED,
     Clock,
     Parsed,
@@ -42,6 +41,7 @@ from stallscope.ingest.strace_lines import (
     has_absolute_stamps,
     has_durations,
     is_line,
+    is_two_lines,
     parsed,
     polls,
     text_of,
@@ -240,6 +240,8 @@ class Reader:
         if found and text_of(found[1]) not in TELLING:
             return
         first = self.pending.pop(thread, None)
+        if first is None and found and text_of(found[1]) in POLL_WAITS and thread.key != POLL:
+            return  # it waited for one descriptor, and its first half was passed over
         if not found or first is None or not first[1].startswith(found[1] + b"("):
             self.halves += 1
             thread.forget_iteration()
@@ -249,7 +251,7 @@ class Reader:
 
     def _whole(self, thread: Thread, text: bytes, start_ns: int, at: int, end: int, entered: bool = False) -> None:
         """A call from its name to its duration, in lines that lie between two positions."""
-        call = None if TWO_LINES.search(text) else parsed(text, start_ns)
+        call = None if is_two_lines(text) else parsed(text, start_ns)
         if call is None or (self.timed and call.duration_ns is None and not call.result.startswith("?")):
             self._hole()
             return
@@ -334,17 +336,20 @@ class Reader:
         evidence, describer = Evidence(), Describer(thread.image.descriptors)
         clock = self.clock.back_at(self.stamped_ns.get(thread, 0) if self.clock.relative else thread.returned_ns or 0)
         halves: list[tuple[int, bytes]] = []
-        base, text = self.window.text(begin, end)
-        for found in DIGEST.finditer(b"\n" + text + b"\n"):
-            token, stamp, name, arguments, seconds, fraction, other = found.groups()
-            start_ns = clock.move(stamp)
-            if self.threads.get(token or self.main) is not thread:
-                continue
-            if other is not None:
-                self._half(evidence, describer, halves, other, start_ns, base + found.start())
-            else:
-                call = describer.describe(name, arguments, base + found.start())
-                evidence.add(start_ns, int(seconds) * 10**9 + fraction_ns(fraction), call)
+        at, text = self.window.text(begin, end)
+        starts = self._starts(thread)
+        for line in text.split(b"\n"):
+            if line.startswith(starts) and (found := DIGEST.fullmatch(line)):
+                token, stamp, name, arguments, seconds, fraction, other = found.groups()
+                start_ns = clock.move(stamp)
+                if self.threads.get(token or self.main) is not thread:
+                    pass
+                elif other is not None:
+                    self._half(evidence, describer, halves, other, start_ns, at)
+                else:
+                    call = describer.describe(name, arguments, at)
+                    evidence.add(start_ns, int(seconds) * 10**9 + fraction_ns(fraction), call)
+            at += len(line) + 1
         self._unfinished = None
         if halves:
             start_ns, half = halves[0]
@@ -352,6 +357,13 @@ class Reader:
             took_ns = max(0, self.clock.now_ns - start_ns)
             self._unfinished = TimedCall(start_ns, took_ns, describer.describe(name, arguments, end))
         return evidence
+
+    def _starts(self, thread: Thread) -> tuple[bytes, ...]:
+        """How the lines of a thread begin; of others they need not be read, unless stamps count from line to line."""
+        tokens = [token for token, other in self.threads.items() if other is thread]
+        if self.clock.relative or self.main in tokens:
+            return (b"",)
+        return tuple(start for token in tokens for start in (token + b" ", b"[pid %5s]" % token))
 
     def _half(
         self,
@@ -370,7 +382,7 @@ class Reader:
                 evidence.torn = True
                 return
             start_ns, first = halves.pop()
-            call = CALL.match(first + resumed[2].lstrip(b" "))
-            if call and call[4]:
+            call = TIMED_CALL.match(first + resumed[2].lstrip(b" "))
+            if call:
                 took_ns = int(call[4]) * 10**9 + fraction_ns(call[5])
                 evidence.add(start_ns, took_ns, describer.describe(call[1], call[2], at))

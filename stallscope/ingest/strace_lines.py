@@ -13,26 +13,32 @@ LINE = re.compile(
     rb" *(?:(?:\[pid +)?(\d{1,10})\]? +)??(?:" + STAMP + rb" )?((?:\w+\(|<\.\.\. |\+\+\+ |--- |\?\?\?\?).*)"
 )
 """Thread, stamp and the rest."""
-CALL = re.compile(rb"(\w+)\((.*)\) += (.*?)(?: <(\d{1,8})\.(\d{6,9})>)?$", re.DOTALL)
+TIMED_CALL = re.compile(rb"(\w+)\((.*)\) += (.*) <(\d{1,8})\.(\d{6,9})>$", re.DOTALL)
+CALL = re.compile(rb"(\w+)\((.*)\) += (.*)$()()", re.DOTALL)
+"""The same without -T: one pattern for both would be three times slower."""
 RESUMED = re.compile(rb"<\.\.\. (\w+) resumed>(.*)", re.DOTALL)
 CUT_SHORT = (b"<unfinished ...>", b"<detached ...>")
 RESTARTED = re.compile(rb"restart_syscall\(<\.\.\. resuming interrupted (\w+) \.\.\.>")
 DURATION = re.compile(rb" <\d{1,8}\.\d{6,9}>$")
 ATTACHED = re.compile(rb"strace: Process (\d{1,10}) attached")
-TWO_LINES = re.compile(rb'(?:^|[^"\w])\d[\d:]*\.\d{6,9} \w+\(')
-"""A stamp inside a line: two lines became one."""
+STAMP_INSIDE = re.compile(rb"\.\d{6,9} \w+\(")
+QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 THREADS = re.compile(rb"\n(?:\[pid +)?(\d{1,10})\]? ")
 
 _PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
 _NO_GROUPS = _PREFIX.replace(b"(\\d", b"(?:\\d")
 _TIMED = rb"[^\n]*\n(?:(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n))"
-_TELLING = one_of({*WAITS, *MAKERS, *CHANGES, *BIRTHS, "close", "execve", "restart_syscall"} - {"fcntl"})
+_TELLING = one_of(
+    {*WAITS, *MAKERS, *CHANGES, *BIRTHS, "close", "execve", "restart_syscall"} - {"fcntl", "poll", "ppoll"}
+)
+_SOME = rb"fcntl\([^\n]*(?:DUPFD|<unf)|p?poll\((?!\[\{[^{\n]*\}\], 1, )"
+"""Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
 _CLOSES = rb"(?=\n)"
 SCAN = re.compile(
     # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
     rb"\n(?!" + _NO_GROUPS + rb"(?:"
-    rb"(?!" + _TELLING + rb"|fcntl\([^\n]*(?:DUPFD|<unf))\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
-    rb"|<\.\.\. (?!" + _TELLING.replace(b"\\(", b" ") + rb"|fcntl )\w+ resumed>" + _TIMED + rb"))"
+    rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
+    rb"|<\.\.\. (?!" + _TELLING.replace(b"\\(", b" ") + rb"|fcntl |p?poll )\w+ resumed>" + _TIMED + rb"))"
     # … and what comes by the thousand is read at once.
     rb"(?:" + _PREFIX + rb"(?:"
     rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (-?\d{1,10})(?:, NULL, 8)?\)'
@@ -47,8 +53,8 @@ WAITED, MADE, CLOSED = 6, 10, 11
 """The last group of each (`Match.lastindex`)."""
 EVERY_LINE = re.compile(rb"\n([^\n]+)")
 DIGEST = re.compile(
-    rb"\n *(?:(?:\[pid +)?(\d{1,10})\]? +)?(?:" + STAMP + rb" )?"
-    rb"(?:(\w+)\(([^\n]*)\) += [^\n]* <(\d{1,8})\.(\d{6,9})>(?=\n)|([^\n]+))"
+    rb" *(?:(?:\[pid +)?(\d{1,10})\]? +)?(?:" + STAMP + rb" )?"
+    rb"(?:(\w+)\((.*)\) += .* <(\d{1,8})\.(\d{6,9})>$|(.+))"
 )
 """Groups: thread, stamp; of a whole call name, arguments, seconds and fraction; and the rest of any other line."""
 ZERO_TIMES = ("{tv_sec=0, tv_nsec=0}", "{tv_sec=0, tv_usec=0}")
@@ -135,11 +141,16 @@ def has_absolute_stamps(head: bytes) -> bool:
 
 
 def parsed(text: bytes, start_ns: int) -> Parsed | None:
-    found = CALL.match(text)
+    found = TIMED_CALL.match(text) or CALL.match(text)
     if not found:
         return None
     duration_ns = int(found[4]) * 10**9 + fraction_ns(found[5]) if found[4] else None
     return Parsed(found[1].decode(), text_of(found[2]), text_of(found[3]), start_ns, duration_ns)
+
+
+def is_two_lines(text: bytes) -> bool:
+    """Whether a line has another's stamp inside it."""
+    return STAMP_INSIDE.search(text) is not None and STAMP_INSIDE.search(QUOTED.sub(b"", text)) is not None
 
 
 def text_of(data: bytes) -> str:
