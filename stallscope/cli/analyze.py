@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +11,11 @@ import typer
 
 
 def analyze(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A recording (.stall), a foreign trace, or - for stdin.")
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Recordings (.stall), foreign traces, or - for stdin; several are merged."
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON (schema 1).")] = False,
     all_stalls: Annotated[
@@ -30,17 +35,27 @@ def analyze(
         str | None,
         typer.Option(metavar="WHAT", help='Predict what is left without them: "culprit=1,2" or "cause=gc".'),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="X.stall", help="Keep what was read as a recording, for compare and the rest."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --save replace an existing recording.")] = False,
 ) -> None:
     """Say which line of which handler stopped the loop, in which call, on which file or peer."""
     from stallscope.analysis.examine import examine
-    from stallscope.cli.inputs import read_input
+    from stallscope.cli.inputs import read_inputs
     from stallscope.cli.output import emit, screen
     from stallscope.cli.removal import parse_removal
     from stallscope.cli.units import parse_duration_ns
 
     threshold_ns = None if threshold is None else parse_duration_ns(threshold)
     removal = None if what_if is None else parse_removal(what_if)
-    findings = examine(read_input(file, format=format, threshold_ns=threshold_ns), threshold_ns, removal)
+    recording = read_inputs(files, format=format, threshold_ns=threshold_ns)
+    if save is not None:
+        from stallscope.recording import store
+
+        store.save(recording, save, force=force, command=shlex.join(sys.argv))
+    findings = examine(recording, threshold_ns, removal)
     if json:
         from stallscope.report import json_report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,14 +17,24 @@ def read_input(path: Path, *, format: str | None = None, threshold_ns: int | Non
 
     Raises UnreadableInput for what is neither.
     """
-    if format is None and not _is_foreign(path):
-        from stallscope.recording.reader import read
+    return read_inputs([path], format=format, threshold_ns=threshold_ns)
 
-        return read(path)
-    from stallscope.ingest.recognise import ingest
 
-    with _progress(path.name) as progress:
-        return ingest(path, format=format, threshold_ns=threshold_ns or 10_000_000, progress=progress)
+def read_inputs(paths: Sequence[Path], *, format: str | None = None, threshold_ns: int | None = None) -> Recording:
+    """The same of several files, as one recording."""
+    from stallscope.recording.merge import merged
+    from stallscope.recording.reader import read
+
+    foreign = [path for path in paths if format is not None or _is_foreign(path)]
+    recordings = [read(path) for path in dict.fromkeys(paths) if path not in foreign]
+    if foreign:
+        from stallscope.ingest.recognise import ingest_all
+
+        with _progress(foreign) as progress:
+            recordings.append(
+                ingest_all(foreign, format=format, threshold_ns=threshold_ns or 10_000_000, progress=progress)
+            )
+    return merged(recordings)
 
 
 def _is_foreign(path: Path) -> bool:
@@ -40,15 +50,25 @@ def _is_foreign(path: Path) -> bool:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar with rate and remaining time on stderr, where somebody watches."""
+def _progress(paths: Sequence[Path]) -> Iterator[Callable[[int, int | None], None] | None]:
+    """One bar for all files, with rate and remaining time, on stderr, where somebody watches."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
     columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(paths[0].name if len(paths) == 1 else f"{len(paths)} files", total=total)
+        before = last = 0
+
+        def tell(done: int, size: int | None) -> None:
+            nonlocal before, last
+            before += last if done < last else 0  # the next file has begun
+            last = done
+            bar.update(task, completed=before + done)
+
+        yield tell

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from stallscope.ingest import (
     strace,
 )
 from stallscope.ingest.source import Progress, Source
+from stallscope.recording.merge import merged
 from stallscope.recording.nouns import Recording
 
 
@@ -69,6 +70,39 @@ def ingest(
         raise UnreadableInput(f"there is no format {format!r}: choose one of {', '.join(FORMATS)}.")
     source = Source(path, progress)
     return FORMATS[format or recognise(source)].read(source, threshold_ns)
+
+
+def ingest_all(
+    paths: Sequence[Path],
+    *,
+    format: str | None = None,
+    threshold_ns: int = 10_000_000,
+    progress: Progress | None = None,
+) -> Recording:
+    """The recording that one or more foreign traces hold together; see `ingest`.
+
+    The files of `strace -ff -o NAME`, which are NAME.TID, are one trace.
+    """
+    recordings = []
+    for files in _sets(paths):
+        if len(files) > 1 and format in (None, "strace") and all(_is_strace(file, format) for file in files):
+            sources = (Source(file, progress) for file in sorted(files, key=lambda file: int(file.suffix[1:])))
+            recordings.append(strace.read_set(sources, threshold_ns))
+        else:
+            recordings += [ingest(file, format=format, threshold_ns=threshold_ns, progress=progress) for file in files]
+    return merged(recordings)
+
+
+def _sets(paths: Iterable[Path]) -> list[list[Path]]:
+    """The files in their order, those that differ in a number behind the last dot together."""
+    sets: dict[Path, list[Path]] = {}
+    for path in dict.fromkeys(paths):
+        sets.setdefault(path.with_suffix("") if path.suffix[1:].isdigit() else path, []).append(path)
+    return list(sets.values())
+
+
+def _is_strace(path: Path, format: str | None) -> bool:
+    return format == "strace" or recognise(Source(path)) == "strace"
 
 
 def recognise(source: Source) -> str:

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
 
+from stallscope.errors import UnreadableInput
 from stallscope.ingest.calls import BIRTHS, POLL_WAITS, WAITS, Describer, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, STRING, unescaped
-from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
+from stallscope.ingest.rebuild import POLL, Evidence, Image, Rebuild, Thread
 from stallscope.ingest.source import Source
 from stallscope.ingest.strace_cost import inflation
 from stallscope.ingest.strace_lines import (
@@ -72,19 +75,39 @@ def recognises(head: str) -> bool:
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
-    reader = Reader(threshold_ns, source.head, default_tid=tid_in_name(source))
-    for chunk in source.chunks():
-        reader.take(chunk)
-    reader.finish()
+    return read_set([source], threshold_ns)
+
+
+def read_set(sources: Iterable[Source], threshold_ns: int) -> Recording:
+    """The same from the files of `strace -ff`, one a thread, or from one file."""
+    readers: list[Reader] = []
+    source = None
+    heads: list[bytes] = []
+    for source in sources:
+        reader = Reader(threshold_ns, source.head, tid_in_name(source), readers[-1] if readers else None)
+        for chunk in source.chunks():
+            reader.take(chunk)
+        reader.finish()
+        reader.window = Window()  # its text is not needed any more
+        readers.append(reader)
+        heads.append(source.head)
+    if source is None:
+        raise UnreadableInput("there is no file to read: name at least one.")
+    return _recording(source, heads, readers)
+
+
+def _recording(source: Source, heads: list[bytes], readers: list[Reader]) -> Recording:
+    rebuild = readers[0].rebuild
     missing = [NO_HANDLERS, NO_CPU]
-    if reader.untimed:
-        missing.insert(0, NO_STAMPS if reader.clock.coarse else NO_T)
-    elif b"execve(" not in source.head and not ANNOTATED.search(source.head):
+    if any(reader.untimed for reader in readers):
+        missing.insert(0, NO_STAMPS if any(reader.clock.coarse for reader in readers) else NO_T)
+    elif not any(b"execve(" in head or ANNOTATED.search(head) for head in heads):
         missing.append(NO_NAMES)
-    notes = [*inflation(source.head, reader.rebuild.threads), *unread(reader.unread)]
-    if reader.halves:
-        notes.append(f"{plural(reader.halves, 'interrupted call')} lacked one half and did not count")
-    return reader.rebuild.recording(source, "strace", reader.clock.now_ns, missing, notes)
+    notes = [*inflation(max(heads, key=len), rebuild.threads), *unread(sum(reader.unread for reader in readers))]
+    if halves := sum(reader.halves for reader in readers):
+        notes.append(f"{plural(halves, 'interrupted call')} lacked one half and did not count")
+    recording = rebuild.recording(source, "strace", max(reader.clock.now_ns for reader in readers), missing, notes)
+    return recording if len(readers) == 1 else replace(recording, path=f"{source.path.with_suffix('')}.*")
 
 
 def tid_in_name(source: Source) -> int:
@@ -96,13 +119,16 @@ def tid_in_name(source: Source) -> int:
 class Reader:
     """The state of one pass."""
 
-    def __init__(self, threshold_ns: int, head: bytes, default_tid: int = 0) -> None:
-        self.rebuild = Rebuild(threshold_ns, self._digest)
+    def __init__(self, threshold_ns: int, head: bytes, default_tid: int = 0, before: Reader | None = None) -> None:
+        """`before` has read another file of the same set."""
+        self.rebuild: Rebuild = before.rebuild if before else Rebuild(threshold_ns, self._digest)
+        self.rebuild.digest = self._digest
+        self.one_thread = default_tid > 0
         self.window = Window()
         self.clock = Clock()
         self.timed = has_durations(head)
         self.scan = SCAN if self.timed and has_absolute_stamps(head) else EVERY_LINE
-        self.threads: dict[bytes, Thread] = {}
+        self.threads: dict[bytes, Thread] = before.threads if before else {}
         self.lines: Counter[bytes] = Counter()
         """By thread."""
         self.pending: dict[Thread, tuple[int, bytes, bool]] = {}
@@ -303,10 +329,12 @@ class Reader:
             return
         child = self.threads.get(number)
         if "CLONE_THREAD" in call.arguments:
+            # In a set of files nothing tells which call came first, hence what a shared descriptor was at a moment.
+            image = Image(thread.image.pid, program=thread.image.program) if self.one_thread else thread.image
             if child is None:
-                self.threads[number] = self.rebuild.thread(int(number), thread.image)
-            elif child.image is not thread.image:
-                child.image = thread.image
+                self.threads[number] = self.rebuild.thread(int(number), image)
+            elif not self.one_thread:
+                child.image = image
             return
         child = child or self._thread(number)
         child.image.parent_pid = thread.image.pid
@@ -317,7 +345,7 @@ class Reader:
         """What was in progress when the trace ended, and threads of whom nothing told."""
         for token, count in self.lines.items():
             self._thread(token).lines += count
-        for thread in self.rebuild.threads:
+        for thread in {self._thread(token) for token in self.lines}:
             if not self.untimed and thread.returned_ns is not None and thread.ended_ns is None:
                 self._hung(thread, thread.returned_ns)
 

@@ -105,29 +105,3 @@ def with_one_loop(path: Path, *, force: bool = False) -> Writer:
     writer.process(4711, 1, "python app.py", "CPython 3.11.7", STARTED_NS)
     writer.loop(1, 4711, "asyncio", "MainThread", STARTED_NS)
     return writer
-
-
-def store(recording: Recording, writer: Writer) -> None:
-    """Write all of a recording; its ids are expected to count from 1."""
-    for process in recording.processes:
-        writer.process(process.pid, process.parent_pid, process.program, process.runtime, process.started_ns)
-        if process.ended_ns is not None:
-            writer.process_ended(process.id, process.ended_ns, process.ending)
-    for loop in recording.loops:
-        writer.loop(loop.process_id, loop.tid, loop.kind, loop.name, loop.opened_ns)
-        writer.loop_seen(loop.id, loop.last_ns, loop.zero_waits, loop.cpu_ns)
-        writer.histogram(loop.id, loop.last_ns, loop.counts)
-        if loop.coarse:
-            writer.coarse(loop.id, loop.coarse)
-    for counted in recording.handlers:
-        writer.handler_histogram(writer.handler(counted.process_id, counted.handler), counted.counts)
-    for site in recording.call_sites:
-        writer.call_site(site)
-    for stall in recording.stalls:
-        writer.stall(stall)
-    for missing in recording.fidelity.missing:
-        writer.missing(missing)
-    for note in recording.notes:
-        writer.note(note)
-    writer.level(recording.fidelity.level)
-    writer.suppressed(recording.suppressed)

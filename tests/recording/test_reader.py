@@ -14,8 +14,9 @@ import pytest
 
 from stallscope.errors import UnreadableInput
 from stallscope.recording.reader import read
+from stallscope.recording.store import store
 from stallscope.recording.writer import SECOND_NS
-from tests.recording.examples import EVERYTHING, STALL, STARTED_NS, new_writer, store, with_one_loop
+from tests.recording.examples import EVERYTHING, STALL, STARTED_NS, new_writer, with_one_loop
 from tests.recording.privilege import without_privilege
 
 

@@ -14,6 +14,7 @@ import pytest
 from stallscope.agent.layout import BUCKETS, bounds_ns, bucket_of
 from stallscope.recording.nouns import Call, Frame, Handler, Missing, Resource, Span, Stall
 from stallscope.recording.reader import read
+from stallscope.recording.store import store
 from stallscope.recording.writer import SECOND_NS, RecordingStopped
 from tests.recording.examples import (
     EVERYTHING,
@@ -24,7 +25,6 @@ from tests.recording.examples import (
     STARTED_NS,
     THRESHOLD_NS,
     new_writer,
-    store,
     with_one_loop,
 )
 

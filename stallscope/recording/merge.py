@@ -1,0 +1,67 @@
+"""Several recordings as one: workers of one server, or what several tools saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stallscope.recording.nouns import Fidelity, Recording
+
+
+def merged(recordings: Sequence[Recording]) -> Recording:
+    """All loops and stalls of one or more recordings, numbered anew; one recording is returned as it is.
+
+    Each keeps its own clock: the merged start and end are the first and the last of all, and only the walls of single
+    loops are times that passed.  The threshold is the highest, since below its own a recording has no stalls.
+    """
+    if len(recordings) == 1:
+        return recordings[0]
+    threshold_ns = max(one.threshold_ns for one in recordings)
+    numbered = list(_numbered(recordings))
+    return Recording(
+        path=", ".join(one.path for one in recordings),
+        source=_common((one.source for one in recordings), "several"),
+        threshold_ns=threshold_ns,
+        started_ns=min(one.started_ns for one in recordings),
+        ended_ns=max(one.ended_ns for one in recordings),
+        fidelity=Fidelity(
+            _common((one.fidelity.level for one in recordings), "several"),
+            tuple(dict.fromkeys(missing for one in recordings for missing in one.fidelity.missing)),
+        ),
+        processes=tuple(process for one in numbered for process in one.processes),
+        loops=tuple(loop for one in numbered for loop in one.loops),
+        handlers=tuple(handler for one in numbered for handler in one.handlers),
+        stalls=tuple(stall for one in numbered for stall in one.stalls if stall.duration_ns >= threshold_ns),
+        suppressed=sum(one.suppressed for one in recordings),
+        complete=all(one.complete for one in recordings),
+        notes=tuple(dict.fromkeys(f"{Path(one.path).name}: {note}" for one in recordings for note in one.notes)),
+        call_sites=tuple(site for one in numbered for site in one.call_sites),
+    )
+
+
+def _common(words: Iterable[str], otherwise: str) -> str:
+    different = set(words)
+    return different.pop() if len(different) == 1 else otherwise
+
+
+def _numbered(recordings: Iterable[Recording]) -> Iterator[Recording]:
+    """Each with numbers of processes and loops that none before it has, and its file in the names of its loops."""
+    process_base = loop_base = 0
+    for one in recordings:
+        processes = {process.id: process_base + k for k, process in enumerate(one.processes, 1)}
+        loops = {loop.id: loop_base + k for k, loop in enumerate(one.loops, 1)}
+        file = Path(one.path).name
+        yield replace(
+            one,
+            processes=tuple(replace(process, id=processes[process.id]) for process in one.processes),
+            loops=tuple(
+                replace(loop, id=loops[loop.id], process_id=processes[loop.process_id], name=f"{loop.name} in {file}")
+                for loop in one.loops
+            ),
+            handlers=tuple(replace(part, process_id=processes[part.process_id]) for part in one.handlers),
+            stalls=tuple(replace(stall, loop_id=loops[stall.loop_id]) for stall in one.stalls),
+            call_sites=tuple(replace(site, process_id=processes[site.process_id]) for site in one.call_sites),
+        )
+        process_base += len(one.processes)
+        loop_base += len(one.loops)
