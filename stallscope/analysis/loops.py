@@ -27,9 +27,13 @@ def log2_rows(known: Iterable[tuple[int, int]]) -> tuple[Log2Row, ...]:
 
 def examine_loop(loop: Loop, held: Lengths, stalls: Iterable[Stall], threshold_ns: int) -> LoopFindings:
     """One loop whose iterations were as long as `held` says; `stalls` are its own."""
+    stalls = list(stalls)
     last_ns = max([loop.last_ns, *(stall.start_ns + stall.duration_ns for stall in stalls)])
     wall_ns = max(0, last_ns - loop.opened_ns)
     stall_count, stall_ns = held.at_least(threshold_ns)
+    if not held.iterations:  # a source that lists only what was slow
+        slow_ns = [stall.duration_ns for stall in stalls if stall.duration_ns >= threshold_ns]
+        stall_count, stall_ns = len(slow_ns), sum(slow_ns)
     utilization = min(1.0, held.total_ns / wall_ns) if wall_ns else None
     zero_waits = None
     if loop.zero_waits is not None and held.iterations:

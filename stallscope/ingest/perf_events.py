@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
-PREFIX = rb"([^\[\n]{1,50})[ /](\d{1,10}) +\[\d{1,5}\] +(\d{1,10}\.\d{6,9}): +"
-"""Program (with `/`, its number behind it), thread and seconds.  With ` *` before it a mismatch took twice as long."""
+PREFIX = rb"([^\[\n]{1,50})[ /](-?\d{1,10}) +\[(?:\d{1,5})\] +(\d{1,10}\.\d{6,9}): +"
+"""Program (with `/`, its number behind it), thread (-1: exiting) and seconds.
+
+With ` *` before it a mismatch took twice as long.
+"""
 LOST = re.compile(rb"PERF_RECORD_LOST(?:_SAMPLES)? lost (\d{1,12})")
 
 
 def at_ns_of(found: re.Match[bytes]) -> int:
     """The time of a line matched by PREFIX."""
-    whole, _, fraction = found[3].partition(b".")
+    return ns_of(found[3])
+
+
+def ns_of(seconds: bytes) -> int:
+    whole, _, fraction = seconds.partition(b".")
     if len(fraction) == 6:
         return int(whole + fraction) * 1000
     return int(whole) * 10**9 + int(fraction.ljust(9, b"0"))

@@ -27,14 +27,14 @@ NUMBERS = {name: number for number, name in NAMES.items()}
 _WAIT_NUMBERS = "|".join(str(NUMBERS[name]) for name in sorted(WAITS) if name in NUMBERS).encode()
 _WAIT_NAMES = "|".join(sorted(WAITS)).encode()
 EVENT = re.compile(
-    PREFIX + rb"(?:raw_syscalls:sys_(?:enter: NR (\d{1,4}) \(([0-9a-f, ]*)\)|exit: NR (\d{1,4}) = (-?\d{1,20}))|"
+    PREFIX + rb"(?:raw_syscalls:sys_(?:enter: NR (\d{1,4}) \(([0-9a-f, ]*)\)|exit: NR (-1|\d{1,4}) = (-?\d{1,20}))|"
     rb"syscalls:sys_(?:enter_(\w+): ?(.*)|exit_(\w+): (0x[0-9a-f]{1,16}))|((?!raw_syscalls:|syscalls:)\w+:\w+):.*)"
 )
 SCAN = re.compile(
     # An event that is no wait's is passed over …
     rb"\n(?![^\[\n]{1,60}\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +(?:raw_syscalls:sys_(?:"
     rb"enter: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4} \([^\n]*\)|"
-    rb"exit: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4} = -?\d{1,20})|"
+    rb"exit: NR (?!(?:" + _WAIT_NUMBERS + rb") )(?:-1|\d{1,4}) = -?\d{1,20})|"
     rb"syscalls:sys_(?:enter_(?!(?:" + _WAIT_NAMES + rb"):)\w+:[^\n]*|"
     rb"exit_(?!(?:" + _WAIT_NAMES + rb"):)\w+: 0x[0-9a-f]{1,16})|"
     rb"(?!raw_syscalls:|syscalls:)\w+:\w+:[^\n]*)\n)"
@@ -43,13 +43,17 @@ SCAN = re.compile(
     rb"raw_syscalls:sys_enter: NR (232|281) \(([0-9a-f]{1,8}), [0-9a-f]+, [0-9a-f]+, ([0-9a-f]+), [0-9a-f, ]*\)(?=\n)|"
     rb"syscalls:sys_enter_(epoll_p?wait): epfd: 0x([0-9a-f]{8}), events: 0x[0-9a-f]+, maxevents: 0x[0-9a-f]{8}, "
     rb"timeout: 0x([0-9a-f]{8,16})(?:, [^\n]*)?(?=\n)|"
-    rb"(?:raw_syscalls:sys_exit: NR (232|281) = -?\d+|syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
+    rb"(?:raw_syscalls:sys_exit: NR (232|281) = (?!-51[2-6]\n)-?\d+|"
+    rb"syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
     rb"|([^\n]+))"
 )
 """Groups: program, thread, seconds; of an entry number, descriptor and timeout, or name and the same; of an exit number
 or name; and any other line that tells something."""
 RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 6, 9, 10, 11
 """The last group of each (`Match.lastindex`)."""
+RESTARTS = re.compile(rb"-51[2-6]")
+SIGRETURN = b"-1"
+"""The number with which rt_sigreturn() is left: that of no call."""
 THREADS = re.compile(rb"\n([^\[\n]{1,60})\[")
 TIMEOUT_AT = {"epoll_wait": 3, "epoll_pwait": 3, "poll": 2}
 OTHER_MACHINE = re.compile(r"^# arch : (?!x86_64|amd64)(\S+)", re.MULTILINE)
@@ -60,6 +64,9 @@ NO_CPU = Missing(
     "causes between calls", "these tracepoints show calls only, not CPU time, run queue or locks in user space"
 )
 NO_CODE = Missing("what ran between calls", "the scheduler's events tell when a thread ran, not which code")
+NO_DELAYS = Missing(
+    "some run-queue delays", "perf recorded the program's own events, not the switches back to it: record with -a"
+)
 FAILED = 1 << 63
 
 
@@ -78,7 +85,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
     for chunk in source.chunks():
         reader.take(chunk)
     reader.finish()
-    missing = [NO_HANDLERS, NO_NAMES, NO_CODE if reader.scheduled else NO_CPU]
+    missing = [NO_HANDLERS, NO_NAMES, NO_CODE if reader.scheduled else NO_CPU, *[NO_DELAYS] * reader.blind]
     notes = unread(reader.unread)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
@@ -98,7 +105,8 @@ class Reader:
         """Waits in progress: name, whether it is the loop's, and whether its timeout is zero."""
         self.now_ns = 0
         self.unread = self.lost = 0
-        self.scheduled = False
+        self.scheduled = self.blind = False
+        """Whether the scheduler's events are there; whether those are missing that bring a thread back to a CPU."""
 
     def take(self, chunk: bytes) -> None:
         """A chunk of whole lines."""
@@ -147,7 +155,11 @@ class Reader:
             return
         thread, at_ns = self._thread(found), at_ns_of(found)
         if found[6] or found[10]:
-            self._exit(thread, at_ns, name, at + len(found[0]))
+            if RESTARTS.fullmatch(found[7] or b""):
+                thread.forget_iteration()  # a signal: the wait goes on in restart_syscall()
+                self.begun.pop(thread, None)
+            else:
+                self._exit(thread, at_ns, name, at + len(found[0]))
             return
         values = _values(found)
         if len(values) < 2:
@@ -192,18 +204,21 @@ class Reader:
             if token not in line or not (found := EVENT.fullmatch(line)):
                 continue
             at_ns, name = at_ns_of(found), _name(found)
+            if name and found[2] == token:
+                self.blind |= not queue.runs()
             if not name:
-                queue.take(found[12], line, at_ns)
+                queue.take(line, at_ns)
             elif found[2] == token and (found[4] or found[8]):
                 evidence.torn |= first is not None
                 first = at_ns, name, _first_argument(found)
             elif found[2] == token:
-                evidence.torn |= first is None or first[1] != name
+                evidence.torn |= found[6] != SIGRETURN and (first is None or first[1] != name)
                 if first is not None:
                     call = describer.describe(name.encode(), first[2], base)
                     evidence.add(first[0], at_ns - first[0], call)
                 first = None
         evidence.torn |= first is not None
+        self.blind |= not queue.runs()
         queue.tell(evidence)
         return evidence
 

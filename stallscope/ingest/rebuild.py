@@ -174,9 +174,6 @@ class Thread:
             return
         self._count(duration_ns)
         found = evidence or Evidence()
-        if found.spans:  # what follows the last must not be taken for more of it
-            end_ns = began_ns + duration_ns
-            found.spans.append(Span(end_ns, end_ns, 0, (), None, "S", 0, 0, 0))
         self.owner.keep(self, Stall(0, began_ns, duration_ns, calls=tuple(found.calls), spans=tuple(found.spans)))
 
     def _count(self, duration_ns: int) -> None:
@@ -197,6 +194,8 @@ class Thread:
         """What the trace says between two positions about the iteration between two moments."""
         found = self.owner.digest(self, begin, end)
         found.calls = found.timed(began_ns, at_ns)
+        if found.spans:
+            found.spans.append(closing(at_ns))
         return found
 
     def _adopt(self, key: int, position: int) -> bool:
@@ -307,6 +306,11 @@ class Rebuild:
                 yield f"thread {thread.tid}: {plural(thread.holes, 'stall')} left out, for calls in them lack one half"
             if thread.backwards:
                 yield f"thread {thread.tid}: {plural(thread.backwards, 'iteration')} left out, the clock went backwards"
+
+
+def closing(end_ns: int) -> Span:
+    """Goes behind the last span of a stall, so that what follows it is not taken for more of the same."""
+    return Span(end_ns, end_ns, 0, (), None, "S", 0, 0, 0)
 
 
 def _loop(thread: Thread, number: int, process: int, end_ns: int) -> Loop:

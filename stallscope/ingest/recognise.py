@@ -14,6 +14,7 @@ from stallscope.ingest import (
     funclatency,
     hlog,
     node_histogram,
+    perf_sched,
     perf_script,
     perf_summary,
     perf_trace,
@@ -49,7 +50,10 @@ FORMATS: dict[str, Format] = {
     "offcputime": Format("bcc offcputime (refused)", refusals.is_offcputime, refusals.refuse_offcputime),
     "strace-c": Format("strace -c (refused)", refusals.is_strace_summary, refusals.refuse_strace_summary),
     "perf-trace-summary": Format("perf trace -s", perf_summary.recognises, perf_summary.read),
-    "perf-script": Format("perf script, raw_syscalls or syscalls", perf_script.recognises, perf_script.read),
+    "perf-script": Format(
+        "perf script, raw_syscalls or syscalls, with sched", perf_script.recognises, perf_script.read
+    ),
+    "perf-sched": Format("perf script, the scheduler's events alone", perf_sched.recognises, perf_sched.read),
     "perf-trace": Format("perf trace text", perf_trace.recognises, perf_trace.read),
     "seastar": Format("Seastar's reactor stalls in a log", seastar.recognises, seastar.read),
     "asyncio-log": Format("asyncio's slow-handler lines in a log", asyncio_log.recognises, asyncio_log.read),

@@ -11,70 +11,100 @@ woken, and then for a CPU.  A sleep whose end nobody recorded counts as sleep.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from stallscope.ingest.rebuild import Evidence
 from stallscope.recording.nouns import Span, TimedCall
 
-SWITCH = re.compile(
-    rb"sched:sched_switch: (?:prev_comm=.{0,16}? prev_pid=(\d{1,10}) prev_prio=-?\d+ prev_state=(\S+) ==> "
-    rb"next_comm=.{0,16}? next_pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[-?\d+\] (\S+) ==> .{0,16}?:(\d{1,10}) \[)"
+EVENT = re.compile(
+    rb"sched:sched_(?:switch: (?:prev_comm=.{0,16}? prev_pid=(\d{1,10}) prev_prio=-?\d{1,4} prev_state=(\S{1,8}) ==> "
+    rb"next_comm=.{0,16}? next_pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[-?\d{1,4}\] (\S{1,8}) ==> .{0,16}?:(\d{1,10}) \[)|"
+    rb"wak(?:eup|ing|eup_new): (?:comm=.{0,16}? pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[))"
 )
-WOKEN = re.compile(rb"sched:sched_wak(?:eup|ing|eup_new): (?:comm=.{0,16}? pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[)")
-DESCHEDULES = {b"sched:sched_switch", b"sched:sched_wakeup", b"sched:sched_waking", b"sched:sched_wakeup_new"}
+"""Groups: of a switch who left, in which state, and who came, in both forms; of a wake-up who was woken."""
 LEAST_NS = 10_000
 """Shorter waits for a CPU are every wake-up's, and not worth an entry."""
 
 
+Tell = Callable[[int, int, str], None]
+"""Is told of each time off the CPU: from_ns, to_ns, and the kernel's letter of the state, R for runnable."""
+
+
+class OffCpu:
+    """When one thread left the CPU, why, and when it was woken."""
+
+    __slots__ = ("_left_ns", "_runnable_ns", "_state", "_tell")
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self.forget()
+
+    def forget(self) -> None:
+        """Events were lost: what it does now is unknown."""
+        self._left_ns: int | None = None
+        self._runnable_ns: int | None = None
+        self._state = ""
+
+    @property
+    def is_away(self) -> bool:
+        return self._left_ns is not None
+
+    def leave(self, at_ns: int, state: str) -> None:
+        self._left_ns, self._state = at_ns, state
+        self._runnable_ns = at_ns if state[:1] == "R" else None
+
+    def wake(self, at_ns: int) -> None:
+        if self._left_ns is not None and self._runnable_ns is None:
+            self._runnable_ns = at_ns
+            self._tell(self._left_ns, at_ns, self._state[:1])
+
+    def come(self, at_ns: int) -> None:
+        if self._runnable_ns is not None:
+            self._tell(self._runnable_ns, at_ns, "R")
+        elif self._left_ns is not None:
+            self._tell(self._left_ns, at_ns, self._state[:1])
+        self._left_ns = self._runnable_ns = None
+
+
 class RunQueue:
-    """One thread's waits for a CPU and its uninterruptible sleeps, in order."""
+    """What one thread waited for in one iteration: a CPU, or in a sleep that no signal interrupts."""
 
     def __init__(self, tid: int) -> None:
-        self.delays: list[tuple[int, int]] = []
-        """Runnable, [from_ns, to_ns)."""
-        self.sleeps: list[tuple[int, int, str]] = []
-        """Asleep, [from_ns, to_ns), with the kernel's letter of the state."""
+        self._times: list[tuple[int, int, str]] = []
+        self._off_cpu = OffCpu(lambda *time: self._times.append(time))
         self._tid = str(tid).encode()
-        self._left: tuple[int, str] | None = None
-        self._runnable_ns: int | None = None
 
-    def take(self, event: bytes | None, line: bytes, at_ns: int) -> None:
-        """One event of the trace, this thread's or another's."""
-        if event not in DESCHEDULES:
+    def take(self, line: bytes, at_ns: int) -> None:
+        """One line of the trace, about this thread or another."""
+        found = EVENT.search(line)
+        if not found:
             return
-        if woken := WOKEN.search(line):
-            if (woken[1] or woken[2]) == self._tid:
-                self._woken(at_ns)
-        elif switch := SWITCH.search(line):
-            if (switch[1] or switch[4]) == self._tid:
-                self._out(at_ns, (switch[2] or switch[5]).decode())
-            elif (switch[3] or switch[6]) == self._tid:
-                self._in(at_ns)
+        if (found[7] or found[8]) == self._tid:
+            self._off_cpu.wake(at_ns)
+        elif (found[1] or found[4]) == self._tid:
+            self._off_cpu.leave(at_ns, (found[2] or found[5]).decode())
+        elif (found[3] or found[6]) == self._tid:
+            self._off_cpu.come(at_ns)
 
-    def _out(self, at_ns: int, state: str) -> None:
-        self._left = at_ns, state
-        self._runnable_ns = at_ns if state.startswith("R") else None
-
-    def _woken(self, at_ns: int) -> None:
-        if self._left is not None and self._runnable_ns is None:
-            self._runnable_ns = at_ns
-            self.sleeps.append((self._left[0], at_ns, self._left[1]))
-
-    def _in(self, at_ns: int) -> None:
-        if self._left is not None:
-            if self._runnable_ns is not None:
-                self.delays.append((self._runnable_ns, at_ns))
-            else:
-                self.sleeps.append((self._left[0], at_ns, self._left[1]))
-        self._left = self._runnable_ns = None
+    def runs(self) -> bool:
+        """The thread does something: False when nobody saw it come back to a CPU."""
+        seen = not self._off_cpu.is_away
+        self._off_cpu.forget()
+        return seen
 
     def tell(self, evidence: Evidence) -> None:
         """Put the waits for a CPU into the evidence, and take them out of the calls that they lengthened."""
-        delays = [(low, high) for low, high in self.delays if high - low >= LEAST_NS]
+        delays = [(low, high) for low, high, state in self._times if state == "R" and high - low >= LEAST_NS]
         evidence.calls = [_without(call, delays) for call in evidence.calls]
-        evidence.spans = [Span(low, high, 1, (), None, "R", 0, high - low, 0) for low, high in delays]
-        evidence.spans += [Span(low, high, 1, (), None, "D") for low, high, state in self.sleeps if state[:1] == "D"]
-        evidence.spans.sort(key=lambda span: span.from_ns)
+        evidence.spans = [span_of(*time) for time in self._times if time[2] in "RD" and time[1] - time[0] >= LEAST_NS]
+
+
+def span_of(from_ns: int, to_ns: int, state: str) -> Span:
+    """A time off the CPU, as the ledger reads it."""
+    if state == "R":
+        return Span(from_ns, to_ns, 1, (), None, "R", 0, to_ns - from_ns, 0)
+    return Span(from_ns, to_ns, 1, (), None, state)
 
 
 def _without(call: TimedCall, delays: list[tuple[int, int]]) -> TimedCall:

@@ -15,6 +15,7 @@ from stallscope.report.words import count, duration, percent, place, verdict_of
 FULL_LOOPS = 3
 """Loops with a section of their own where there is room (-v); else one, and the rest have a line each."""
 HUNG_SHOWN = 5
+NO_ITERATION = "  no iteration ended while it was watched"
 PATTERNS_SHOWN = 2
 
 
@@ -114,7 +115,8 @@ def _loops(findings: Findings, most: int) -> Lines:
     if rest:
         yield ""
     for one in rest[: 2 * FULL_LOOPS]:
-        yield f"{_name(one)}: {count(one.iterations, 'iteration')}, {_stalls(one, findings.threshold_ns)}"
+        iterations = f"{count(one.iterations, 'iteration')}, " if one.iterations or not one.stall_count else ""
+        yield f"{_name(one)}: {iterations}{_stalls(one, findings.threshold_ns, 'stall')}"
     if len(rest) > 2 * FULL_LOOPS:
         yield f"and {len(rest) - 2 * FULL_LOOPS} more loops with fewer stalls (--json lists all)"
 
@@ -124,7 +126,7 @@ def _loop(one: LoopFindings, threshold_ns: int) -> Lines:
     if one.modality.note:
         yield f"  {one.modality.note}"
     if one.percentiles is None:
-        yield "  no iteration ended while it was watched"
+        yield f"  stalls      {_stalls(one, threshold_ns)}" if one.stall_count else NO_ITERATION
         return
     p = one.percentiles
     yield (
@@ -162,12 +164,13 @@ def _name(one: LoopFindings) -> str:
     return f"loop {loop.id} ({', '.join(known)})"
 
 
-def _stalls(one: LoopFindings, threshold_ns: int) -> str:
+def _stalls(one: LoopFindings, threshold_ns: int, noun: str = "") -> str:
     if not one.stall_count:
         return f"no stall of {duration(threshold_ns)} or more"
     longest = f", longest {duration(one.percentiles.max_ns)}" if one.percentiles else ""
     wall = f" = {percent(one.stall_wall_share)} of wall time" if one.stall_wall_share is not None else ""
-    return f"{one.stall_count:,}, {duration(one.stall_ns)} in all{wall}{longest}"
+    number = count(one.stall_count, noun) if noun else f"{one.stall_count:,}"
+    return f"{number}, {duration(one.stall_ns)} in all{wall}{longest}"
 
 
 def _saturation(one: LoopFindings) -> str:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,7 +44,7 @@ TOLERANCE = 0.01
 CALLS = "raw_syscalls:sys_enter,raw_syscalls:sys_exit"
 SCHEDULER = "sched:sched_switch,sched:sched_wakeup,sched:sched_wakeup_new"
 WITNESS = """
-tracepoint:syscalls:sys_exit_epoll_wait { @since[tid] = nsecs; }
+tracepoint:syscalls:sys_exit_epoll_wait { @since[tid] = nsecs; @program[tid] = comm; }
 tracepoint:syscalls:sys_enter_epoll_wait /@since[tid]/ {
   @usecs[tid] = hist((nsecs - @since[tid]) / 1000);
   if (nsecs - @since[tid] >= 10000000) { @stalls[tid] = count(); }
@@ -72,8 +73,8 @@ class Server:
     call: str
     resource: str | None
     """A pattern for fnmatch; None: no matter."""
-    program: str
-    """What the traced thread's program must contain."""
+    own: str = ""
+    """Where its own recording is."""
 
 
 @dataclass(frozen=True)
@@ -128,32 +129,41 @@ def _row(server: Server, tool: Tool, folder: Path, options: argparse.Namespace) 
         with text.open("wb") as file:
             subprocess.run(tool.convert, stdout=file, stderr=subprocess.DEVNULL, check=True)
     found = json.loads(_stallscope("analyze", "--json", "--all-stalls", str(text)))
-    loop = max(
-        (loop for loop in found["loops"] if loop["kind"] == "epoll"), key=lambda loop: loop["iterations"], default=None
-    )
+    own = json.loads(_stallscope("analyze", "--json", "--all-stalls", server.own)) if server.own else None
+    tid = own["loops"][0]["tid"] if own else _busiest(witness, server.name)
+    loop = next((loop for loop in found["loops"] if loop["tid"] == tid), None)
     if loop is None:
-        print(f"{server.name:8} {tool.name:16} no loop: {found['recording']['fidelity']}")
+        print(f"{server.name:8} {tool.name:16} did not see the loop of thread {tid}")
         return False
-    return _print_row(server, tool, folder, found, loop, _counted(witness, loop["tid"]))
+    return _print_row(server, tool, found, loop, _counted(witness, tid), own)
+
+
+def _busiest(witness: Path, program: str) -> int:
+    """The thread of a program that turned most often."""
+    lines = re.findall(rf"^@program\[(\d+)\]: {program}", witness.read_text(), re.MULTILINE)
+    return max(map(int, lines), key=lambda tid: _counted(witness, tid), default=0)
 
 
 def _print_row(
-    server: Server, tool: Tool, folder: Path, found: dict[str, Any], loop: dict[str, Any], counted: tuple[int, int]
+    server: Server,
+    tool: Tool,
+    found: dict[str, Any],
+    loop: dict[str, Any],
+    counted: tuple[int, int],
+    own: dict[str, Any] | None,
 ) -> bool:
-    own = _own(server) if server.name == "sample" else None
     culprit = _first_culprit(found, loop["id"])
     same = culprit.get("syscall") in server.call.split("|")
     if tool.names_paths and server.resource:
         same &= fnmatch(culprit.get("resource") or "", server.resource)
     if own:
-        same &= own["culprits"][0]["syscall"] == culprit.get("syscall")
-    iterations = loop["iterations"]
-    others = [counted[0], *([own["loops"][0]["iterations"]] if own else [])]
+        same &= _first_culprit(own, own["loops"][0]["id"]).get("syscall") == culprit.get("syscall")
+    iterations, own_iterations = loop["iterations"], own["loops"][0]["iterations"] if own else None
+    others = [number for number in (counted[0], own_iterations) if number is not None]
     close = all(abs(iterations - other) <= max(2, TOLERANCE * other) for other in others)
     print(
-        f"{server.name:8} {tool.name:16} {iterations:10,} {counted[0]:9,} "
-        f"{own['loops'][0]['iterations'] if own else '-':>7} {loop['stalls']['count']:6} {counted[1]:5}  "
-        f"{culprit.get('syscall')} {culprit.get('resource') or ''} "
+        f"{server.name:8} {tool.name:16} {iterations:10,} {counted[0]:9,} {own_iterations or '-':>7} "
+        f"{loop['stalls']['count']:6} {counted[1]:5}  {culprit.get('syscall')} {culprit.get('resource') or ''}"
         f"{'' if close else '  ITERATIONS DIFFER'}{'' if same else '  OTHER CULPRIT'}",
         flush=True,
     )
@@ -161,19 +171,14 @@ def _print_row(
 
 
 def _first_culprit(found: dict[str, Any], loop: int) -> dict[str, Any]:
-    """What most of the stall time of one loop goes to: other programs of the trace may have culprits of their own."""
+    """The call to which most of one loop's stall time goes: other programs of the trace have culprits of their own, and
+    on a busy machine a loop may wait for a CPU longer than for anything else."""
+    calls = {culprit["rank"]: culprit for culprit in found["culprits"] if culprit["cause"] == "blocking-syscall"}
     sums: Counter[int] = Counter()
     for stall in found["stalls"]:
-        if stall["loop"] == loop and stall["culprit"]:
-            sums[stall["culprit"]] += stall["duration_ms"]
-    rank = sums.most_common(1)[0][0] if sums else 0
-    return next((culprit for culprit in found["culprits"] if culprit["rank"] == rank), {})
-
-
-def _own(server: Server) -> dict[str, Any]:
-    path = server.command[server.command.index("-o") + 1]
-    own: dict[str, Any] = json.loads(_stallscope("analyze", "--json", path))
-    return own
+        if stall["loop"] == loop and stall["culprit"] in calls:
+            sums[stall["culprit"]] += stall["ledger"]["blocking-syscall"]
+    return calls[sums.most_common(1)[0][0]] if sums else {}
 
 
 def _counted(witness: Path, tid: int) -> tuple[int, int]:
@@ -188,7 +193,8 @@ def _counted(witness: Path, tid: int) -> tuple[int, int]:
 
 
 def _stallscope(*arguments: str) -> str:
-    return subprocess.run([sys.executable, "-m", "stallscope", *arguments], capture_output=True, text=True).stdout
+    done = subprocess.run([sys.executable, "-m", "stallscope", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else sys.exit(done.stderr)
 
 
 @contextmanager
@@ -222,10 +228,11 @@ def _until(condition: Callable[[], bool], what: str) -> None:
 
 
 def _sample(scratch: Path, seconds: float) -> Server:
-    command = [sys.executable, "-m", "stallscope", "run", "-o", str(scratch / "own.stall"), str(SAMPLE)]
+    own = str(scratch / "own.stall")
+    command = [sys.executable, "-m", "stallscope", "run", "-o", own, str(SAMPLE)]
     # Which of the three calls comes first is for the load to say; both recordings must say the same.
     calls = "write|read|openat"
-    return Server("sample", [*command, "--demo", str(seconds)], lambda _: None, calls, "*/slow_storage.*", "")
+    return Server("sample", [*command, "--demo", str(seconds)], lambda _: None, calls, "*/slow_storage.*", own)
 
 
 def _nginx(scratch: Path, seconds: float) -> Server:
@@ -250,7 +257,7 @@ def _nginx(scratch: Path, seconds: float) -> Server:
         threads[0].join()
 
     command = [_path("nginx"), "-p", str(scratch), "-c", str(scratch / "conf")]
-    return Server("nginx", command, drive, "write", "*/access.log", "nginx")
+    return Server("nginx", command, drive, "write", "*/access.log")
 
 
 def _empty_slowly(log: Path, stop: threading.Event) -> None:
@@ -301,7 +308,7 @@ def _redis(scratch: Path, seconds: float) -> Server:
             thread.join()
         _say(port, b"SHUTDOWN NOSAVE\r\n")
 
-    return Server("redis", command, drive, "nanosleep|clock_nanosleep", None, "redis")
+    return Server("redis", command, drive, "nanosleep|clock_nanosleep", None)
 
 
 def _set(port: int, ends_at: float) -> None:
@@ -356,7 +363,7 @@ def _perf_trace(folder: Path, server: str) -> Tool:
 
 def _perf_script(folder: Path, server: str) -> Tool:
     data = str(folder / f"{server}.perf.data")
-    record = ["perf", "record", "-q", "-m", "4096", "-e", f"{CALLS},{SCHEDULER}", "-o", data, "--"]
+    record = ["perf", "record", "-q", "-a", "-m", "4096", "-e", f"{CALLS},{SCHEDULER}", "-o", data, "--"]
     return Tool("perf-script", record, ["perf", "script", "--show-lost-events", "-i", data], names_paths=False)
 
 

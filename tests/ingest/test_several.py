@@ -15,7 +15,7 @@ from stallscope.recording.merge import merged
 from stallscope.recording.reader import read
 from stallscope.recording.store import save
 from tests.ingest.expected import TRACES
-from tests.ingest.test_strace import MS, line, quick_turns, wait
+from tests.ingest.test_strace import MS, line, wait
 
 NGINX, REDIS = TRACES / "nginx.strace.txt", TRACES / "redis.perf-trace.txt"
 COMMAND = [sys.executable, "-c", "from stallscope.cli import main; main()"]
