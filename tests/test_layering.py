@@ -20,8 +20,9 @@ ALLOWED = {
     "attach": {"agent", "collect", "pulse", "recording"},
     "ingest": {"recording"},
     "analysis": {"recording"},
-    "report": {"analysis", "recording"},
-    "cli": {"analysis", "attach", "collect", "ingest", "pulse", "recording", "report"},
+    "gate": {"analysis", "recording"},
+    "report": {"analysis", "gate", "recording"},
+    "cli": {"analysis", "attach", "collect", "gate", "ingest", "pulse", "recording", "report"},
 }
 
 
@@ -52,8 +53,8 @@ def test_the_agent_stands_alone(path: Path) -> None:
     assert "stallscope" not in names
 
 
-@pytest.mark.parametrize("room", ["analysis"])
-def test_analysis_is_pure(room: str) -> None:
+@pytest.mark.parametrize("room", ["analysis", "gate"])
+def test_analysis_and_gate_are_pure(room: str) -> None:
     impure = {"os", "io", "sqlite3", "subprocess", "socket", "pathlib", "rich", "typer", "time", "random"}
     for path in sorted((ROOT / room).glob("*.py")):
         names = {name for name in _imports(path) if not name.startswith("os.path.")}

@@ -1,0 +1,128 @@
+"""Which places block: what the gate's first rule compares.
+
+A place is the file relative to the project, the function, the call and the kind of its resource, never the line: an
+edit above it must not make it new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from stallscope.analysis.culprits import handler_of
+from stallscope.analysis.ledger import Slice
+from stallscope.analysis.sites import bare, location
+from stallscope.gate.families import family
+from stallscope.recording.nouns import Call, CallSite, Frame, Handler, Recording, Stack, Stall
+
+Relative = Callable[[str], str]
+"""The path of a file as the project knows it."""
+
+_CALLS = ("blocking-syscall", "lock-wait")
+
+
+class Place(NamedTuple):
+    """Where a blocking call is made, in a way that outlives edits of the file."""
+
+    file: str
+    function: str
+    call: str
+    """Its family (`families`)."""
+    kind: str
+    """Of its resource; empty when unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place that blocks, with what was seen there in all runs of one side."""
+
+    place: Place
+    hits: int
+    total_ns: int
+    longest_ns: int
+    line: int
+    call: Call
+    stack: Stack
+    handler: Handler | None
+    in_stalls: bool
+    """Whether a stall was seen there, not only calls that were fast."""
+
+
+def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]], relative: Relative) -> Sites:
+    """Every place of a recording that blocks; `divided` are its stalls with their parts."""
+    found: Sites = {}
+    for site in _of_calls(recording.call_sites, relative):
+        add(found, site)
+    # What the pulse timed is complete: the hits of stalls are among its own.
+    timed = set(found)
+    for site in _of_stalls(divided, recording.threshold_ns, relative):
+        known = found.get(site.place)
+        if known is not None and site.place in timed:
+            found[site.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, site.longest_ns))
+        else:
+            add(found, site)
+    return found
+
+
+Sites = dict[Place, Site]
+
+
+def add(found: Sites, site: Site) -> None:
+    """Add to what is known of the site's place; where it took longest is what is shown of it."""
+    known = found.get(site.place)
+    if known is None:
+        found[site.place] = site
+        return
+    shown = max(known, site, key=lambda one: one.longest_ns)
+    found[site.place] = replace(
+        shown,
+        hits=known.hits + site.hits,
+        total_ns=known.total_ns + site.total_ns,
+        in_stalls=known.in_stalls or site.in_stalls,
+    )
+
+
+def pooled(several: Iterable[Mapping[Place, Site]]) -> Sites:
+    """The places of several runs together."""
+    found: Sites = {}
+    for sites in several:
+        for site in sites.values():
+            add(found, site)
+    return found
+
+
+def unqualified(place: Place) -> Place:
+    """The place by the function's own name: CPython before 3.11 knows no other."""
+    return place._replace(function=bare(place.function))
+
+
+def _of_calls(sites: Iterable[CallSite], relative: Relative) -> Iterator[Site]:
+    for one in sites:
+        where = location(one.stack)
+        if where is not None:
+            place = _place(where, one.call, relative)
+            totals = (one.hits, one.total_ns, one.longest_ns)
+            yield Site(place, *totals, where.line, one.call, one.stack, one.handler, False)
+
+
+def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, relative: Relative) -> Iterator[Site]:
+    """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
+    for stall, parts in divided:
+        own: dict[Place, tuple[int, Slice, Frame]] = {}
+        for part in parts:
+            where = location(part.stack) if part.cause in _CALLS else None
+            if where is not None and part.call is not None:
+                place = _place(where, part.call, relative)
+                before_ns, longest, line = own.get(place, (0, part, where))
+                shown, at = (part, where) if part.ns > longest.ns else (longest, line)
+                own[place] = (before_ns + part.ns, shown, at)
+        for place, (ns, part, where) in own.items():
+            if 2 * ns >= threshold_ns and part.call is not None:
+                handler = handler_of(stall, part.stack)
+                yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True)
+
+
+def _place(where: Frame, call: Call, relative: Relative) -> Place:
+    kind = call.resource.kind if call.resource else ""
+    return Place(relative(where.file), where.function, family(call.name), kind)
