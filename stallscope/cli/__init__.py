@@ -11,9 +11,9 @@ import typer
 from stallscope import __version__
 from stallscope.errors import StallscopeError
 
-# Each is a function of that name in the file of that name, which imports what it needs when it is called:
-# `stallscope --help` must not wait for libraries that it does not use.
-COMMANDS = ("run", "attach", "analyze", "compare")
+# Each is a function of that name (or a group of commands, APP) in the file of that name, which imports what it
+# needs when it is called: `stallscope --help` must not wait for libraries that it does not use.
+COMMANDS = ("run", "attach", "analyze", "compare", "gate", "baseline")
 
 
 def main() -> None:
@@ -36,6 +36,9 @@ def _app() -> typer.Typer:
     app.callback()(_options)
     for name in COMMANDS:
         module = import_module(f"{__name__}.{name}")
+        if hasattr(module, "APP"):
+            app.add_typer(module.APP, name=name)
+            continue
         app.command(name, **getattr(module, "REGISTRATION", {}))(getattr(module, name))
     return app
 
