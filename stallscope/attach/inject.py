@@ -15,25 +15,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from stallscope.attach import elf, trampoline
+from stallscope.attach import elf, machine
 from stallscope.attach.facts import Facts
-from stallscope.attach.ptrace import FIELDS, RefusedError, Registers, Thread
+from stallscope.attach.machine import FUNCTIONS, RECORD, SOURCE_PAGE, Places, Stopped
+from stallscope.attach.ptrace import RefusedError, Thread
 from stallscope.errors import NotObservable
 
 _TRIES = 200
 _PAUSE_S = 0.002  # between two tries
 _RETURN_S = 1.0  # how long the way round is watched for its end
-_RESTARTED = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, <linux/errno.h>
-_RESTART_BLOCK = -516
-_RESTART_SYSCALL = 219
-_FUTEX = 202
-_EINTR = 4
-_SIGN = 1 << 63
-
-# Calls in which C code may hold a lock of its own (the allocator's, the loader's): Python must not run there.
-_NOT_HERE = frozenset({9, 10, 11, 12, 25, 28, _FUTEX, 449})  # mmap mprotect munmap brk mremap madvise futex waitv
-# Calls after which the thread is another one, or none: nothing may be done there.
-_LEAVING = frozenset({15, 56, 57, 58, 59, 60, 231, 322, 435})  # rt_sigreturn clone fork vfork exec exit execveat clone3
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +48,12 @@ class Plan:
                 "use stallscope run"
             )
         functions = _functions(pid, python, by_path)
-        code = _slack(pid, by_path, self.maps, python, executable=True, size=len(trampoline.CODE))
-        self.record_at = _slack(pid, by_path, self.maps, python, executable=False, size=trampoline.RECORD.size)
-        self.code_at = code
-        self.trampoline = trampoline.Trampoline(code, self.record_at, functions, source)
+        self.machine = machine.this_machine()
+        code_at = _slack(pid, by_path, self.maps, python, executable=True, size=len(self.machine.code))
+        record_at = _slack(pid, by_path, self.maps, python, executable=False, size=RECORD.size)
+        if len(source) >= SOURCE_PAGE:
+            raise ValueError(f"a source of {len(source)} bytes is more than the page that a queued one has")
+        self.places = Places(code_at, record_at, functions, source + b"\0")
         self.loader = [m for m in self.maps if os.path.basename(m.path).startswith(("ld-", "ld."))]
         start = functions["Py_AddPendingCall"]
         self.pending = (start, start + max(python.elf.symbols(["Py_AddPendingCall"])["Py_AddPendingCall"][1], 64))
@@ -69,21 +61,21 @@ class Plan:
     def ran(self) -> None:
         """The queued source has run: its page may be used again. Until then a second one would cut into the first."""
         with contextlib.suppress(OSError), open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
-            memory.seek(self.record_at)
-            page = trampoline.RECORD.unpack(memory.read(trampoline.RECORD.size))[1]
+            memory.seek(self.places.record_at)
+            page = RECORD.unpack(memory.read(RECORD.size))[1]
             if page:
                 memory.seek(page)
                 memory.write(b"\0")
 
 
 def _functions(pid: int, python: elf.Module, by_path: Mapping[str, list[elf.Mapped]]) -> dict[str, int]:
-    found = dict(python.addresses([*trampoline.FUNCTIONS, "_Py_IsFinalizing"]))
+    found = dict(python.addresses([*FUNCTIONS, "_Py_IsFinalizing"]))
     found.setdefault("Py_IsFinalizing", found.get("_Py_IsFinalizing", 0))
     for path, maps in by_path.items():
         if os.path.basename(path).startswith(("libc.so", "libc-", "ld-musl")):
             libc = elf.module_of(pid, path, maps)
             found.update(libc.addresses(["__errno_location"]) if libc else {})
-    missing = [name for name in (*trampoline.FUNCTIONS, "__errno_location") if not found.get(name)]
+    missing = [name for name in (*FUNCTIONS, "__errno_location") if not found.get(name)]
     if missing:
         raise NotObservable(
             f"process {pid} has no {missing[0]} ({python.path}): attach is impossible; use stallscope run"
@@ -124,7 +116,7 @@ class _Target:
                 asked = thread.asked_ns
             if queued is not None:
                 status, ended = self._outcome()
-                if status in (0, trampoline.DONE, trampoline.QUEUED):
+                if status in (0, machine.DONE, machine.QUEUED):
                     return Injected(queued, max(ended - asked, 0), tries)
                 self._heed(status)
             time.sleep(_PAUSE_S)
@@ -132,17 +124,25 @@ class _Target:
 
     def _turn_aside(self, thread: Thread) -> bool | None:
         """Whether the source will be queued (or run at once); None when this is no place for either."""
-        now = thread.registers()
-        call = now["orig_rax"] if now["orig_rax"] < _SIGN else None
-        in_loader = any(m.low <= now["rip"] < m.high for m in self._plan.loader)
-        queue = self._queue_only or call is None or call in _NOT_HERE or in_loader
-        xstate = thread.xstate_bytes()
-        if call in _LEAVING or (queue and self._in_pending(now)) or not self._has_stack(now, xstate):
+        cpu, places, stopped = self._plan.machine, self._plan.places, thread.look()
+        now = stopped.registers
+        call = cpu.call_of(now, self._read)
+        in_loader = any(m.low <= now[cpu.pc] < m.high for m in self._plan.loader)
+        queue = self._queue_only or call is None or call in cpu.not_here or in_loader
+        if (
+            call in cpu.leaving
+            or (call is None and stopped.is_wide)
+            or (queue and self._in_pending(stopped))
+            or not self._has_stack(stopped)
+        ):
             return None
         page = self._free_page() if queue else 0
-        turn = self._plan.trampoline.turn(now, _resume(now, call, queue=queue), xstate, queue=queue, page=page)
-        os.pwrite(self._memory, trampoline.CODE, self._plan.code_at)
-        os.pwrite(self._memory, bytes(8), self._plan.record_at)
+        resume = cpu.resume(now, call)
+        if queue and call == cpu.futex:  # the interpreter must look: a wait for a lock is made to report EINTR
+            resume = cpu.interrupted(now, self._read) or resume
+        turn = cpu.turn(places, stopped, resume, queue=queue, page=page)
+        os.pwrite(self._memory, cpu.code, places.code_at)
+        os.pwrite(self._memory, bytes(8), places.record_at)
         os.pwrite(self._memory, turn.stack, turn.stack_at)
         thread.set_registers(turn.registers)
         return queue
@@ -157,30 +157,36 @@ class _Target:
             time.sleep(0.0002)
 
     def _heed(self, status: int) -> None:
-        if status == trampoline.ABSENT:
+        if status == machine.ABSENT:
             raise RefusedError("its interpreter is only starting, or already ending")
-        if status == trampoline.NO_MEMORY:
+        if status == machine.NO_MEMORY:
             raise RefusedError("it cannot get another page of memory")
-        self._queue_only = self._queue_only or status == trampoline.HELD
+        self._queue_only = self._queue_only or status == machine.HELD
 
     def _record(self) -> tuple[int, ...]:
-        return trampoline.RECORD.unpack(os.pread(self._memory, trampoline.RECORD.size, self._plan.record_at))
+        return RECORD.unpack(os.pread(self._memory, RECORD.size, self._plan.places.record_at))
 
     def rehearse(self) -> None:
         """What will be done while the thread is stopped, once without it: the child's pages are its own then."""
-        nothing = dict.fromkeys(FIELDS, 1 << 32)
-        self._in_pending(dict(nothing, rsp=self._plan.record_at))
-        self._has_stack(nothing, 0)
+        cpu, at = self._plan.machine, self._plan.places.record_at
+        nothing = Stopped({**dict.fromkeys(cpu.fields, 1 << 32), cpu.sp: at, cpu.pc: at}, bytes(4096), bytes(8))
+        self._in_pending(nothing)
+        self._has_stack(nothing)
         self._free_page()
-        self._plan.trampoline.turn(nothing, _resume(nothing, None, queue=False), 4096, queue=False, page=0)
+        call = cpu.call_of(nothing.registers, self._read)
+        cpu.turn(self._plan.places, nothing, cpu.resume(nothing.registers, call), queue=False, page=0)
 
-    def _has_stack(self, now: Registers, xstate: int) -> bool:
+    def _read(self, at: int, size: int) -> bytes:
+        return os.pread(self._memory, size, at)
+
+    def _has_stack(self, stopped: Stopped) -> bool:
         """Whether enough of the stack is mapped below the stack pointer: a write from outside does not make it grow.
 
         On another stack, a signal handler's say, what lies below may be anybody's.
         """
         stack = [mapping for mapping in self._maps if mapping.path == "[stack]"]
-        return elf.is_mapped(stack, now["rsp"] - self._plan.trampoline.room(xstate), now["rsp"], "rw")
+        cpu, top = self._plan.machine, stopped.registers[self._plan.machine.sp]
+        return elf.is_mapped(stack, top - cpu.room(self._plan.places, len(stopped.extended)), top, "rw")
 
     def _free_page(self) -> int:
         """The page of an earlier queued source that was run to its end; 0 when there is none."""
@@ -189,26 +195,13 @@ class _Target:
             return 0
         return 0 if os.pread(self._memory, 1, page) != b"\0" else page
 
-    def _in_pending(self, now: Registers) -> bool:
+    def _in_pending(self, stopped: Stopped) -> bool:
         """Whether the thread is inside ``Py_AddPendingCall``, whose lock it then may hold."""
         low, high = self._plan.pending
-        words = os.pread(self._memory, 1024, now["rsp"])
+        cpu, now = self._plan.machine, stopped.registers
+        words = self._read(now[cpu.sp], 1024)
         held = (int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8))
-        return any(low <= word < high for word in (now["rip"], *held))
-
-
-def _resume(now: Registers, call: int | None, *, queue: bool) -> Registers:
-    """The registers to go on with. A call that was cut short is made again; one that reports EINTR (``epoll_wait``)
-    reports it: programs must cope, and know better how long to go on waiting.
-
-    A queued source needs the interpreter to look: a wait for a lock is made to report EINTR.
-    """
-    result = now["rax"] - (1 << 64) if now["rax"] >= _SIGN else now["rax"]
-    if call is None or (result not in _RESTARTED and result != _RESTART_BLOCK):
-        return now
-    if queue and call == _FUTEX:
-        return dict(now, rax=(1 << 64) - _EINTR)
-    return dict(now, rax=_RESTART_SYSCALL if result == _RESTART_BLOCK else call, rip=now["rip"] - 2)
+        return any(low <= word < high for word in (now[cpu.pc], *held))
 
 
 def inject(plan: Plan) -> Injected:

@@ -1,4 +1,4 @@
-"""One thread under ptrace, by ctypes: stopped, looked at, turned aside, let go (ptrace(2), x86-64).
+"""One thread under ptrace, by ctypes: stopped, looked at, turned aside, let go (ptrace(2)).
 
 The order of things keeps the thread safe from our own death: everything that is written goes where
 nobody looks, then *one* call sets the registers, and the thread is let go. The kernel lets go of it
@@ -15,18 +15,14 @@ import signal
 import time
 from struct import Struct
 
-_GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _CONT, _DETACH = 0x4204, 0x4205, 0x4206, 0x4207, 7, 17
-_PRSTATUS, _XSTATE = 1, 0x202
+from stallscope.attach.machine import Registers, Stopped, this_machine
+
+_GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _CONT, _DETACH, _GETSIGMASK = 0x4204, 0x4205, 0x4206, 0x4207, 7, 17, 0x420A
+_PRSTATUS = 1
 _ALL_THREADS = 0x40000000  # __WALL
 _EVENT_STOP = 128
-_XSTATE_MAX = 1 << 16
-FIELDS = (
-    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
-    "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
-)  # fmt: skip
-"""The general registers, in the order of ``struct user_regs_struct``, <sys/user.h>."""
-_REGISTERS = Struct("<27Q")
-Registers = dict[str, int]
+_EXTENDED_MAX = 1 << 16
+_MASK_BYTES = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.restype = ctypes.c_long
@@ -53,6 +49,8 @@ class Thread:
     def __init__(self, tid: int) -> None:
         self._tid = tid
         self._stopped = False
+        self._machine = this_machine()
+        self._general = Struct(f"<{len(self._machine.fields)}Q")
         self.asked_ns = 0  # when the latest stop was asked for, on CLOCK_MONOTONIC
 
     def __enter__(self) -> Thread:
@@ -85,18 +83,30 @@ class Thread:
 
     def registers(self) -> Registers:
         """General registers of the stopped thread."""
-        return dict(zip(FIELDS, _REGISTERS.unpack(self._get(_PRSTATUS, _REGISTERS.size)), strict=True))
+        return dict(
+            zip(self._machine.fields, self._general.unpack(self._get(_PRSTATUS, self._general.size)), strict=True)
+        )
+
+    def look(self) -> Stopped:
+        """All that must be known to turn it aside."""
+        mask = ctypes.create_string_buffer(_MASK_BYTES)
+        _ptrace(_GETSIGMASK, self._tid, _MASK_BYTES, ctypes.addressof(mask))
+        extended = self._get(self._machine.extended, _EXTENDED_MAX)
+        return Stopped(self.registers(), extended, mask.raw, self._is_wide(self._machine.wide))
+
+    def _is_wide(self, kind: int | None) -> bool:
+        """By the flags in the header of ``struct user_sve_header``, <asm/ptrace.h>; no such set, nothing wide."""
+        try:
+            return kind is not None and bool(self._get(kind, _EXTENDED_MAX)[12] & 1)
+        except OSError:
+            return False
 
     def set_registers(self, registers: Registers) -> None:
         """The one call that turns the thread aside."""
-        data = _REGISTERS.pack(*(registers[name] for name in FIELDS))
+        data = self._general.pack(*(registers[name] for name in self._machine.fields))
         buffer = ctypes.create_string_buffer(data, len(data))
         vector = _Vector(ctypes.addressof(buffer), len(data))
         _ptrace(_SETREGSET, self._tid, _PRSTATUS, ctypes.addressof(vector))
-
-    def xstate_bytes(self) -> int:
-        """Size of the area that XSAVE fills on this machine."""
-        return len(self._get(_XSTATE, _XSTATE_MAX))
 
     def _get(self, kind: int, room: int) -> bytes:
         buffer = ctypes.create_string_buffer(room)

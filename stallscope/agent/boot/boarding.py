@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = "_stallscope_agent"
 _REST_S = 0.0005
-_TRIES = 10_000
+_PATIENCE_NS = 3_000_000_000
 _OFFERED, _TAKEN, _ENDED = b"\2", b"\3", b"\4"
 _SILENCE_NS = 3_000_000_000  # an owner that we cannot see is alive as long as it drains
 
@@ -142,7 +142,8 @@ def _library(data: Optional[bytes]) -> Optional[int]:
 def _hand_over(box: int, memory: int, greeting: str, pieces: _Pieces) -> Optional[str]:
     """Offer the shared memory's descriptor, and wait until it is taken; None, or why it was not."""
     _say(box, {"memory": memory, "greeting": greeting}, _OFFERED)
-    for _ in range(_TRIES):
+    limit = monotonic_ns() + _PATIENCE_NS
+    while monotonic_ns() < limit:
         pieces.rest()
         if os.pread(box, 1, 0) == _TAKEN:
             return None

@@ -1,6 +1,6 @@
-"""The machine code that the stopped thread is turned aside to (x86-64), and the block it works from.
+"""x86-64: its registers and calls, and the machine code that the stopped thread is turned aside to.
 
-It saves every register, asks whether Python may run here, runs it (or queues it as a pending call),
+The code saves every register, asks whether Python may run here, runs it (or queues it as a pending call),
 puts everything back and returns to where the thread was. By then we have long let go.
 
 It lies in the slack behind the code of a mapped file, where nothing ever runs and which needs no
@@ -11,31 +11,25 @@ block lies on the thread's own stack, below the red zone. What failed: a page go
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from struct import Struct
 
-from stallscope.attach.ptrace import Registers
+from stallscope.attach.machine import FUNCTIONS, SOURCE_PAGE, Machine, Places, Read, Registers, Stopped, Turn, negative
 
-DONE, ABSENT, HELD, NO_MEMORY, QUEUED, FULL = 1, 2, 3, 4, 5, 6
-"""What the record says at the end: ran; no interpreter, or one that is ending; the GIL was held here; no page to be
-had; the call is queued; the queue is full. 0 until then."""
-
-RECORD = Struct("<4Q")
-"""The record: status, page of the queued source, seconds and nanoseconds of the end on CLOCK_MONOTONIC."""
-
-FUNCTIONS = (
-    "Py_IsInitialized", "Py_IsFinalizing", "PyGILState_Check", "PyGILState_Ensure", "PyRun_SimpleString",
-    "PyGILState_Release", "Py_AddPendingCall",
+_FIELDS = (
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi",
+    "orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs",
 )  # fmt: skip
-"""Functions of the interpreter that it calls, in the order of the block; ``_Py_IsFinalizing`` before 3.13."""
-
+_XSTATE = 0x202
+_RESTARTED = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, <linux/errno.h>
+_RESTART_BLOCK = -516
+_RESTART_SYSCALL = 219
+_EINTR = 4
 _SAVED = ("rax", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rbx")
 _BLOCK = Struct("<7Q 7Q 16Q Q")
 _RED_ZONE = 128
 _FRAME = Struct("<2Q")  # flags and address to return to
 _TRAP_AND_DIRECTION = 0x500
 _NO_CALL = (1 << 64) - 1
-_SOURCE_PAGE = 4096
 
 # rbx points to the block: 0-48 the functions, 56 whether to queue, 64 the record, 72 the source, 80 its length,
 # 88 the page for a queued source (0: make one), 96 the page's length, 104 room for XSAVE, 112-224 the registers
@@ -130,50 +124,54 @@ baffffffff            ; mov edx, -1
 9d                    ; popfq
 c28000                ; ret 128
 """
-CODE = bytes.fromhex("".join(line.partition(";")[0] for line in _LISTING.splitlines()))
 
 
-class Trampoline:
-    """Where the code, the record and the functions are in one target; makes the block for one stop."""
+class X8664(Machine):
+    """x86-64 as Linux has it: ``struct user_regs_struct``, <sys/user.h>; calls: <asm/unistd_64.h>."""
 
-    def __init__(self, code_at: int, record_at: int, functions: Mapping[str, int], source: bytes) -> None:
-        self._code_at = code_at
-        self._record_at = record_at
-        self._functions = functions
-        self._source = source + b"\0"
-        if len(self._source) > _SOURCE_PAGE:
-            raise ValueError(f"a source of {len(source)} bytes is more than the page that a queued one has")
+    fields = _FIELDS
+    pc, sp, extended, futex = "rip", "rsp", _XSTATE, 202
+    not_here = frozenset({9, 10, 11, 12, 25, 28, 202, 449})  # mmap mprotect munmap brk mremap madvise futex waitv
+    leaving = frozenset({15, 56, 57, 58, 59, 60, 231, 322, 435})  # rt_sigreturn clone fork vfork exec exit execveat …
+    code = bytes.fromhex("".join(line.partition(";")[0] for line in _LISTING.splitlines()))
 
-    def room(self, xstate_bytes: int) -> int:
-        """Bytes of stack that it needs below the stack pointer, what its own calls need included."""
-        return 16384 + xstate_bytes + len(self._source)
+    def call_of(self, now: Registers, read: Read) -> int | None:
+        """The kernel keeps the number until the thread goes on."""
+        return None if negative(now["orig_rax"]) < 0 else now["orig_rax"]
 
-    def turn(self, now: Registers, resume: Registers, xstate_bytes: int, *, queue: bool, page: int) -> _Turn:
-        """What to write where, and the registers to set, so that the thread takes the way round to ``resume``."""
+    def resume(self, now: Registers, call: int | None) -> Registers:
+        """A call is made again by going back over its two bytes."""
+        result = negative(now["rax"])
+        if call is None or (result not in _RESTARTED and result != _RESTART_BLOCK):
+            return now
+        return dict(now, rax=_RESTART_SYSCALL if result == _RESTART_BLOCK else call, rip=now["rip"] - 2)
+
+    def interrupted(self, now: Registers, read: Read) -> Registers | None:
+        """Its result is EINTR, and the kernel forgets to make it again."""
+        if self.call_of(now, read) is None or negative(now["rax"]) not in (*_RESTARTED, _RESTART_BLOCK):
+            return None
+        return dict(now, rax=(1 << 64) - _EINTR, orig_rax=_NO_CALL)
+
+    def turn(self, places: Places, stopped: Stopped, resume: Registers, *, queue: bool, page: int) -> Turn:
+        """The block below the red zone, and above it the frame that the last two instructions take."""
+        now = stopped.registers
         end = now["rsp"] - _RED_ZONE - _FRAME.size
-        source_at = end - len(self._source) & -16
-        xstate_at = source_at - xstate_bytes & -64
+        source_at = end - len(places.source) & -16
+        xstate_at = source_at - len(stopped.extended) & -64
         block_at = xstate_at - _BLOCK.size & -16
         block = _BLOCK.pack(
-            *(self._functions[name] for name in FUNCTIONS),
-            queue, self._record_at, source_at, len(self._source), page, _SOURCE_PAGE, xstate_at,
+            *(places.functions[name] for name in FUNCTIONS),
+            queue, places.record_at, source_at, len(places.source), page, SOURCE_PAGE, xstate_at,
             *(resume[name] for name in _SAVED), end,
-            self._functions["__errno_location"],
+            places.functions["__errno_location"],
         )  # fmt: skip
         stack = bytearray(now["rsp"] - _RED_ZONE - block_at)  # zeroed: XSAVE wants that of its header
         for at, part in (
             (block_at, block),
-            (source_at, self._source),
+            (source_at, places.source),
             (end, _FRAME.pack(resume["eflags"], resume["rip"])),
         ):
             stack[at - block_at : at - block_at + len(part)] = part
-        aside = dict(now, rbx=block_at, rsp=block_at - 256, rip=self._code_at, orig_rax=_NO_CALL)
+        aside = dict(now, rbx=block_at, rsp=block_at - 256, rip=places.code_at, orig_rax=_NO_CALL)
         aside["eflags"] &= ~_TRAP_AND_DIRECTION
-        return _Turn(block_at, bytes(stack), aside)
-
-
-class _Turn:
-    """One prepared way round: ``stack`` goes to ``stack_at``, then ``registers`` are set."""
-
-    def __init__(self, stack_at: int, stack: bytes, registers: Registers) -> None:
-        self.stack_at, self.stack, self.registers = stack_at, stack, registers
+        return Turn(block_at, bytes(stack), aside)
