@@ -28,6 +28,11 @@ class Facts:
         self.threads = int(self.status.get("Threads", "0"))
 
     @property
+    def state(self) -> str:
+        """One letter, as ps shows it."""
+        return self.status.get("State", "?")[:1]
+
+    @property
     def inner_pid(self) -> int:
         """Its number in its own PID namespace."""
         return int(self.status.get("NSpid", str(self.pid)).split()[-1])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from stallscope.attach import box as boxes
 from stallscope.attach.facts import Facts
-from stallscope.attach.inject import Plan, inject
+from stallscope.attach.methods import AUTO, bring
 from stallscope.attach.payload import Modules, modules_for, payload_of, starter
 from stallscope.collect.collector import DRAIN_S, Collector
 from stallscope.errors import NotObservable
@@ -27,12 +27,13 @@ _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 @dataclass(frozen=True, slots=True)
 class Boarded:
-    """How the agent came aboard: the longest time for which the target was held up, in ns.
+    """How the agent came aboard, and the longest time for which the target was held up, in ns.
 
     ``stop_ns`` is that of the thread that was turned aside, ``piece_ns`` the longest piece of the agent's own start,
     for which the interpreter's lock was held in another thread.
     """
 
+    method: str
     stop_ns: int
     piece_ns: int
 
@@ -42,7 +43,9 @@ class Boarded:
         return max(self.stop_ns, self.piece_ns)
 
 
-def come_aboard(facts: Facts, collector: Collector, threshold_ns: int, modules: Modules | None = None) -> Boarded:
+def come_aboard(
+    facts: Facts, collector: Collector, threshold_ns: int, modules: Modules | None = None, method: str = AUTO
+) -> Boarded:
     """Bring the agent into the process and wait until it observes. Raises NotObservable with the reason.
 
     ``modules`` is what ``modules_for`` made for another process of the same program, to make it once only.
@@ -53,13 +56,11 @@ def come_aboard(facts: Facts, collector: Collector, threshold_ns: int, modules: 
     }  # fmt: skip
     payload = payload_of(modules or modules_for(facts), config)
     name = boxes.PREFIX + secrets.token_hex(4)
-    plan = Plan(facts, starter(name))
-    injected = inject(plan)
+    arrival = bring(facts, starter(name), method)
     with _box(facts, name) as box:
-        if injected.queued:
-            plan.ran()
+        arrival.ran()
         box.fill(payload)
-        return Boarded(injected.pause_ns, _longest_piece(facts, collector, box))
+        return Boarded(arrival.method, arrival.pause_ns, _longest_piece(facts, collector, box))
 
 
 def _box(facts: Facts, name: str) -> boxes.Box:

@@ -11,7 +11,7 @@ import typer
 
 from stallscope.cli.output import say, say_recorded
 from stallscope.cli.units import parse_duration_ns
-from stallscope.errors import NotObservable, UnreadableInput
+from stallscope.errors import UnreadableInput
 
 if TYPE_CHECKING:
     from stallscope.attach.facts import Facts
@@ -24,8 +24,10 @@ _NO_LOOP_S = 5.0
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="The recording to write (NAME-PID-DATE.stall).")]
 Duration = Annotated[str, typer.Option(help="How long to watch.")]
 Threshold = Annotated[str, typer.Option(help="From which duration on an iteration is a stall.")]
-Method = Annotated[str, typer.Option(help="How to get in: auto, cooperative or ptrace.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing recording.")]
+Method = Annotated[str, typer.Option(help="How to get in: auto, cooperative, remote-exec, ptrace, debugger.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace an existing recording; accept the risk of --method debugger.")
+]
 
 
 def attach(
@@ -49,28 +51,35 @@ def attach(
     threshold_ns = parse_duration_ns(threshold, "--threshold")
     duration_s = parse_duration_ns(duration, "--duration") / 1e9
     facts = facts_of(pid)
-    _require_method(method, facts)
+    _require_method(method, force=force)
     require_attachable(facts)
+    say(f"process {facts.pid}: {facts.describe()}")
     path = output or Path(f"{facts.name.partition('/')[0]}-{facts.pid}-{time.strftime('%Y%m%d-%H%M%S')}.stall")
     with endings_held(), Collector(_writer(path, threshold_ns, facts, force=force)) as collector:
         try:
-            boarded = come_aboard(facts, collector, threshold_ns)
+            boarded = come_aboard(facts, collector, threshold_ns, method=method)
         except BaseException:
             leave(collector)
             path.unlink(missing_ok=True)
             raise
-        say(f"aboard process {facts.pid} ({facts.name}); it was paused for {boarded.pause_ns / 1e6:.1f} ms")
+        say(
+            f"aboard process {facts.pid} ({facts.name}) by {boarded.method}; "
+            f"it was paused for {boarded.pause_ns / 1e6:.1f} ms at most"
+        )
         why = watch(collector, duration_s, _Progress(collector).tell)
         left = leave(collector)
         _conclude(collector, facts, path, threshold, why, left=left)
 
 
-def _require_method(method: str, facts: Facts) -> None:
-    if method not in ("auto", "cooperative", "ptrace"):
-        raise UnreadableInput(f"--method {method!r} is unknown: give auto, cooperative or ptrace")
-    if method == "cooperative":
-        raise NotObservable(
-            f"process {facts.pid} left no door open for stallscope: use --method auto, or start with run"
+def _require_method(method: str, *, force: bool) -> None:
+    from stallscope.attach.methods import DEBUGGER, METHODS
+
+    if method not in METHODS:
+        raise UnreadableInput(f"--method {method!r} is unknown: give {', '.join(METHODS[:-1])} or {METHODS[-1]}")
+    if method == DEBUGGER and not force:
+        raise UnreadableInput(
+            "--method debugger stops the program for up to a second, and gdb has killed some that allocate all the "
+            "time: add --force if you accept that, or use --method auto"
         )
 
 
