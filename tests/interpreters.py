@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests import debian_pythons
+
 Version = tuple[int, int]
 VERSIONS: tuple[Version, ...] = tuple((3, minor) for minor in range(8, 16))
 
@@ -36,7 +38,9 @@ def require(version: Version) -> Interpreter:
     """The interpreter of that version; skips the test, with the reason, where there is none."""
     found = find(version)
     if found is None:
-        pytest.skip(f"no CPython {name_of(version)} in ~/.pyenv/versions or on PATH")
+        pytest.skip(
+            f"no CPython {name_of(version)} in ~/.pyenv/versions or on PATH, nor made by python -m tests.debian_pythons"
+        )
     return found
 
 
@@ -55,11 +59,12 @@ def name_of(version: Version) -> str:
 
 
 def _candidates(version: Version) -> list[str]:
-    """Where this version may be: pyenv's directories, then PATH."""
+    """Where this version may be: pyenv's directories, then PATH, then what ``tests.debian_pythons`` made."""
     name = name_of(version)
     builds = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{name}.*/bin/python"), reverse=True)
     on_path = shutil.which(f"python{name}")
-    return [str(build) for build in builds] + ([on_path] if on_path else [])
+    made = debian_pythons.executable(name)
+    return [str(build) for build in builds] + ([on_path] if on_path else []) + ([str(made)] if made.exists() else [])
 
 
 def _is_version(executable: str, version: Version) -> bool:

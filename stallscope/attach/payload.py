@@ -21,8 +21,9 @@ from typing import Any
 from stallscope import agent
 from stallscope.attach.facts import Facts
 
-Modules = dict[str, tuple[str, bytes | str]]
-"""(path, marshalled code or source) by module name, the package first, and each after those that it imports."""
+Modules = dict[str, tuple[str, bytes | list[str]]]
+"""(path, code) by module name, the package first, and each after those that it imports. The code is marshalled, or
+the source of its statements, one by one, so that the target need not compile all of it in one go."""
 
 _NAME = "_stallscope_agent"
 _BOARDING = "boarding"
@@ -35,20 +36,21 @@ _BOOT = Path(agent.__file__).parent / "boot"
 def modules_for(facts: Facts) -> Modules:
     """The agent's modules, and ``boarding``; with sources for codes where nothing here compiles for that version."""
     sources = _sources()
+    texts: Modules = {name: (path, _statements(text)) for name, (path, text) in sources.items()}
     command, options = _interpreter(facts)
     if not command:
-        return sources
+        return texts
     try:
         done = subprocess.run(
             [*command, "-I", "-S", "-c", _COMPILER.read_text()],
             input=marshal.dumps(sources, 2), capture_output=True, timeout=_LIMIT_S, cwd="/", **options,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return sources
+        return texts
     if done.returncode or not done.stdout.startswith(b"done"):
-        return sources
+        return texts
     version, modules = marshal.loads(done.stdout[4:])
-    return modules if facts.version in (None, version) else sources
+    return modules if facts.version in (None, version) else texts
 
 
 def payload_of(modules: Modules, config: Mapping[str, object], pulse: bytes | None = None) -> bytes:
@@ -76,7 +78,7 @@ def _interpreter(facts: Facts) -> tuple[list[str], dict[str, Any]]:
     what lies there is not to run out here.
     """
     own = os.readlink(f"/proc/{facts.pid}/exe").removesuffix(" (deleted)")
-    if facts.is_near() and _PYTHON.fullmatch(os.path.basename(own)):
+    if (facts.is_near() or _is_ours(own, facts)) and _PYTHON.fullmatch(os.path.basename(own)):
         # Not a server with Python inside: to run that could do anything.
         other = {"user": facts.uid, "group": facts.gid, "extra_groups": []} if facts.uid != os.geteuid() else {}
         return [own], {"executable": f"/proc/{facts.pid}/exe", "env": facts.library_path(), **other}
@@ -86,10 +88,29 @@ def _interpreter(facts: Facts) -> tuple[list[str], dict[str, Any]]:
     return ([named] if named else []), {}
 
 
-def _sources() -> Modules:
+def _is_ours(path: str, facts: Facts) -> bool:
+    """Whether the target's program is the very file that we see under that path."""
+    try:
+        return os.path.samefile(path, f"/proc/{facts.pid}/exe")
+    except OSError:
+        return False
+
+
+def _statements(text: str) -> list[str]:
+    """The statements at the top of a module, each at its own line, ``from __future__`` left out."""
+    lines = text.splitlines()
+    found = []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.ImportFrom) or node.module != "__future__":
+            first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+            found.append("\n" * (first - 1) + "\n".join(lines[first - 1 : node.end_lineno]))
+    return found
+
+
+def _sources() -> dict[str, tuple[str, str]]:
     directory = _BOOT.parent
     texts = {path.stem: path.read_text() for path in sorted(directory.glob("*.py"))}
-    found: Modules = {_BOARDING: (str(_BOOT / "boarding.py"), (_BOOT / "boarding.py").read_text())}
+    found = {_BOARDING: (str(_BOOT / "boarding.py"), (_BOOT / "boarding.py").read_text())}
     package = texts.pop("__init__")
     found[_NAME] = (str(directory / "__init__.py"), package)
     for stem in TopologicalSorter({stem: _imported(text) for stem, text in texts.items()}).static_order():

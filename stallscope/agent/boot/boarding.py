@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Tuple
 
 _NAME = "_stallscope_agent"
+_LATE_ANNOTATIONS = 0x1000000  # __future__.annotations.compiler_flag, since 3.8
 _REST_S = 0.0005
 _PATIENCE_NS = 3_000_000_000
 _OFFERED, _TAKEN, _ENDED = b"\2", b"\3", b"\4"
@@ -124,8 +125,12 @@ def _load(codes: Dict[str, Tuple[str, Any]], pieces: _Pieces) -> None:
             module.__path__ = [os.path.dirname(path)]
         else:
             setattr(sys.modules[_NAME], name.rpartition(".")[2], module)
-        exec(compile(code, path, "exec") if isinstance(code, str) else loads(code), module.__dict__)
-        pieces.rest()
+        for part in code if isinstance(code, list) else [code]:
+            exec(
+                compile(part, path, "exec", _LATE_ANNOTATIONS) if isinstance(part, str) else loads(part),
+                module.__dict__,
+            )
+            pieces.rest()
 
 
 def _library(data: Optional[bytes]) -> Optional[int]:
