@@ -111,6 +111,7 @@ class Agent:
         """In a forked child: take off what it has inherited."""
         if _getpid() != self._pid and self.pauses is not None:
             self._unhook()
+            self.memory.unmap()
 
     def heartbeat_ns(self) -> int:
         """When the collector was last heard of."""

@@ -62,6 +62,14 @@ class Memory:
             return
         atexit.register(id, self._map)  # all that this does is to hold it: our own modules may go
 
+    def unmap(self) -> None:
+        """Called in a forked child when nothing of ours uses it any more. To wait until nobody refers to it would not
+        do: our parent's other threads are not here, but what their frames held is never given back."""
+        if self._duplicate is None or _inode_of(self._duplicate) == self._inode:
+            self.cells.release()
+            self.bytes.release()
+            self._map.close()
+
     def put_text(self, at: int, room: int, text: str) -> None:
         """Write NUL-terminated text at byte ``at``, cut to ``room`` bytes."""
         data = text.encode("utf-8", "replace")[: room - 1] + b"\0"
@@ -132,9 +140,9 @@ def _open_private_file() -> int:
     if create is not None:
         descriptor: int = create("stallscope", os.MFD_CLOEXEC)
         return descriptor
-    import tempfile
-
-    handle, path = tempfile.mkstemp(prefix="stallscope-")
+    # Without ``tempfile``, which would stay behind with all that it imports.
+    path = os.path.join(os.environ.get("TMPDIR") or "/tmp", "stallscope-%d-%d" % (getpid(), monotonic_ns()))
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     os.unlink(path)
     return handle
 

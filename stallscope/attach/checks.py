@@ -101,9 +101,8 @@ def _own(facts: Facts) -> None:
             f"or attach from the host, or as {owner}",
         )
     if facts.uid != os.geteuid():
-        raise Refused(
-            f"process {facts.pid} is of user {owner}, and you are {me}", f"run stallscope as {owner} or as root"
-        )
+        as_whom = "root" if facts.uid == 0 else f"{owner} or as root"
+        raise Refused(f"process {facts.pid} is of user {owner}, and you are {me}", f"run stallscope as {as_whom}")
     scope = ptrace_scope()
     if scope >= 3:
         raise Refused(

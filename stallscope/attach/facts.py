@@ -74,6 +74,13 @@ class Facts:
         """Libraries with loops of their own that it has loaded."""
         return sorted({name for path in self.modules for sign, name in _LIBRARIES.items() if sign in path})
 
+    def is_python(self) -> bool:
+        """Whether it has an interpreter in it, as far as we may know."""
+        try:
+            return self.python is not None
+        except OSError:
+            return False
+
     def other_namespaces(self) -> list[str]:
         """The kinds of namespace in which it is not with us; ``root`` for another root directory."""
         kinds = ("mnt", "pid", "net", "user", "ipc", "uts", "cgroup")
@@ -101,6 +108,13 @@ class Facts:
             return {}
         pairs = (os.fsdecode(entry).partition("=") for entry in entries)
         return {name: value for name, _, value in pairs if name == "LD_LIBRARY_PATH"}
+
+    def command(self) -> list[str]:
+        """Its command line; empty where there is none, or it may not be read."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+        except OSError:
+            return []
 
     def doing(self) -> str:
         """What its main thread does, for a sentence."""

@@ -43,6 +43,16 @@ def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _where(tid: int) -> str:
+    """The kernel's name of what a thread waits in, for a sentence."""
+    try:
+        with open(f"/proc/{tid}/wchan") as file:
+            name = file.read()
+    except OSError:
+        return ""
+    return f" ({name}: a disk or a file system that does not answer, often)" if name not in ("0", "") else ""
+
+
 class Thread:
     """A seized thread. Use as a context manager: at the end it is let go, whatever happened."""
 
@@ -130,7 +140,7 @@ class Thread:
             if found:
                 break
             if time.monotonic() > limit:
-                raise RefusedError("its main thread is in an uninterruptible wait")
+                raise RefusedError(f"its main thread is in an uninterruptible wait{_where(self._tid)}; try again later")
             signal.sigtimedwait({signal.SIGCHLD}, 0.001)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             raise RefusedError("it ended")

@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -137,22 +137,25 @@ def _awaited(facts: Facts, look: Callable[[], _Found | None]) -> _Found | None:
     return None
 
 
-def watch(collector: Collector, duration_s: float, tell: Callable[[float], None]) -> str:
-    """Drain until the time is over, a signal asks to end, or the target ends; why it ended.
+def watch(
+    collector: Collector, duration_s: float, each: Sequence[Callable[[float], None]], is_over: Callable[[], bool]
+) -> str:
+    """Drain until the time is over, a signal asks to end, or ``is_over``; why it ended.
 
-    ``tell`` is called with the elapsed seconds, at each drain.
+    ``each`` are called with the elapsed seconds, at every drain, ten times a second.
     """
     begun = time.monotonic()
     while True:
         arrived = signal.sigtimedwait(_ENDING, DRAIN_S)
         elapsed = time.monotonic() - begun
         collector.drain()
-        tell(elapsed)
+        for tell in each:
+            tell(elapsed)
         if arrived is not None:
             return "asked to end"
         if collector.stopped:
             return collector.stopped
-        if all(observed.is_over for observed in collector.watched):
+        if is_over():
             return "the process ended, or the agent left it"
         if elapsed >= duration_s:
             return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     from stallscope.collect.collector import Collector
     from stallscope.recording.writer import Writer
 
-_PROGRESS_S = 1.0
-_NO_LOOP_S = 5.0
-
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="The recording to write (NAME-PID-DATE.stall).")]
 Duration = Annotated[str, typer.Option(help="How long to watch.")]
 Threshold = Annotated[str, typer.Option(help="From which duration on an iteration is a stall.")]
 Method = Annotated[str, typer.Option(help="How to get in: auto, cooperative, remote-exec, ptrace, debugger.")]
+Children = Annotated[bool, typer.Option("--children", help="Watch its Python children too, those born later as well.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing recording; accept the risk of --method debugger.")
 ]
@@ -36,6 +34,7 @@ def attach(
     duration: Duration = "30s",
     threshold: Threshold = "10ms",
     method: Method = "auto",
+    children: Children = False,
     force: Force = False,
 ) -> None:
     """Look into a running CPython process (3.8 or newer) and record what stalls its event loops.
@@ -43,32 +42,47 @@ def attach(
     The process needs nothing installed. It is held up for about a millisecond, and is as before
     when stallscope leaves: after --duration, at Ctrl-C, or by SIGTERM.
     """
-    from stallscope.attach.checks import require_attachable
     from stallscope.attach.facts import facts_of
-    from stallscope.attach.session import come_aboard, endings_held, leave, watch
+    from stallscope.attach.session import endings_held, leave, watch
+    from stallscope.attach.tree import Tree
+    from stallscope.cli.progress import Progress
     from stallscope.collect.collector import Collector
 
     threshold_ns = parse_duration_ns(threshold, "--threshold")
     duration_s = parse_duration_ns(duration, "--duration") / 1e9
-    facts = facts_of(pid)
     _require_method(method, force=force)
-    require_attachable(facts)
-    say(f"process {facts.pid}: {facts.describe()}")
+    facts = facts_of(pid)
+    family = _family(facts, children=children)
     path = output or Path(f"{facts.name.partition('/')[0]}-{facts.pid}-{time.strftime('%Y%m%d-%H%M%S')}.stall")
     with endings_held(), Collector(_writer(path, threshold_ns, facts, force=force)) as collector:
+        tree = Tree(facts, collector, threshold_ns, method, say, family=family)
         try:
-            boarded = come_aboard(facts, collector, threshold_ns, method=method)
+            tree.board()
         except BaseException:
             leave(collector)
             path.unlink(missing_ok=True)
             raise
-        say(
-            f"aboard process {facts.pid} ({facts.name}) by {boarded.method}; "
-            f"it was paused for {boarded.pause_ns / 1e6:.1f} ms at most"
-        )
-        why = watch(collector, duration_s, _Progress(collector).tell)
+        view = Progress(collector)
+        why = watch(collector, duration_s, [tree.look, view.tell], tree.is_over)
         left = leave(collector)
+        view.close()
         _conclude(collector, facts, path, threshold, why, left=left)
+
+
+def _family(facts: Facts, *, children: bool) -> bool:
+    """Whether children are watched too; says what is known of the process that was named."""
+    from stallscope.attach.checks import require_attachable
+    from stallscope.attach.tree import is_master
+
+    if children and facts.lives() and not facts.is_python():
+        say(f"process {facts.pid} ({facts.name}) is not Python; its Python children are watched")
+        return True
+    require_attachable(facts)
+    say(f"process {facts.pid}: {facts.describe()}")
+    if not children and is_master(facts):
+        say("it is a master, so its workers are watched too")
+        return True
+    return children
 
 
 def _require_method(method: str, *, force: bool) -> None:
@@ -97,39 +111,7 @@ def _writer(path: Path, threshold_ns: int, facts: Facts, *, force: bool) -> Writ
     )
 
 
-class _Progress:
-    """A line on stderr: rewritten once a second on a terminal, printed every ten seconds elsewhere."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-        self._terminal = sys.stderr.isatty()
-        self._every_s = _PROGRESS_S if self._terminal else 10 * _PROGRESS_S
-        self._next_s = self._every_s
-        self._no_loop_said = False
-
-    def tell(self, elapsed_s: float) -> None:
-        """Print when it is time."""
-        seen = self._collector
-        if elapsed_s >= _NO_LOOP_S and not seen.iterations and not seen.worst_ns and not self._no_loop_said:
-            self._no_loop_said = True
-            say(f"no iteration of an asyncio loop so far{seen.foreign_loops}; watching on")
-        if elapsed_s >= self._next_s:
-            self._next_s = elapsed_s + self._every_s
-            line = (
-                f"stallscope: {elapsed_s:.0f} s, {seen.iterations:,} iterations, {seen.stalls:,} stalls, "
-                f"worst {seen.worst_ns / 1e6:.1f} ms"
-            )
-            print(
-                f"\r{line}\x1b[K" if self._terminal else line,
-                end="" if self._terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
 def _conclude(collector: Collector, facts: Facts, path: Path, threshold: str, why: str, *, left: bool) -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
     if why:
         say(why)
     if not left:
@@ -141,4 +123,19 @@ def _conclude(collector: Collector, facts: Facts, path: Path, threshold: str, wh
         )
         path.unlink(missing_ok=True)
         return
+    for sentence in _workers(collector):
+        say(sentence)
     say_recorded(collector, path, threshold)
+
+
+def _workers(collector: Collector) -> Iterator[str]:
+    """A line about each process with a loop, where there are several, and one about the only one that stalls."""
+    seen = [observed for observed in collector.processes if observed.counted or observed.worst_ns]
+    if len(seen) < 2:
+        return
+    for one in seen:
+        worst = f", longest {one.worst_ns / 1e6:.1f} ms" if one.worst_ns else ""
+        yield f"process {one.pid}: {one.counted:,} iterations, {one.stalls:,} stall{'s' * (one.stalls != 1)}{worst}"
+    stalling = [observed for observed in seen if observed.stalls or observed.worst_ns]
+    if len(stalling) == 1:
+        yield f"process {stalling[0].pid} alone stalls, the other {len(seen) - 1} do not"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stallscope.attach.facts import Facts
+from stallscope.attach.methods import AUTO
 from stallscope.attach.payload import Modules
 from stallscope.attach.session import Boarded, come_aboard, leave
 from stallscope.collect.collector import Collector
@@ -27,10 +28,13 @@ PATIENCE_S = 30
 class Target:
     """One running target program."""
 
-    def __init__(self, executable: str, kind: str) -> None:
+    def __init__(self, executable: str, kind: str, before: str = "") -> None:
         self.kind = kind
+        program = [str(PROGRAM), kind]
+        if before:  # statements to run first
+            program = ["-c", f"import sys; sys.argv = {program!r}; {before}\nexec(open({str(PROGRAM)!r}).read())"]
         self.process = subprocess.Popen(
-            [executable, str(PROGRAM), kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [executable, *program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -79,7 +83,7 @@ def running(executable: str, kind: str) -> Iterator[Target]:
 
 @contextmanager
 def stay(
-    target: Target | subprocess.Popen[Any], path: Path, modules: Modules | None = None
+    target: Target | subprocess.Popen[Any] | Facts, path: Path, modules: Modules | None = None, method: str = AUTO
 ) -> Iterator[tuple[Collector, Boarded]]:
     """Come aboard, and leave at the end."""
     now_ns = time.monotonic_ns()
@@ -88,7 +92,7 @@ def stay(
     )
     with Collector(writer) as collector:
         try:
-            yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, modules)
+            yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, modules, method)
         finally:
             leave(collector)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from stallscope.analysis.examine import examine
 from stallscope.recording.reader import read
+from tests.attach.programs import TICKING
 from tests.attach.targets import PATIENCE_S, Target, running
 
 pytestmark = pytest.mark.usefixtures("ptrace")
@@ -25,7 +28,8 @@ def attached(target: Target, *options: str, cwd: Path) -> subprocess.Popen[str]:
     command = (*ATTACH, str(target.pid), "-o", "x.stall", *options)
     process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    line = process.stderr.readline()
+    facts, line = process.stderr.readline(), process.stderr.readline()
+    assert f"process {target.pid}: CPython" in facts, facts
     assert f"aboard process {target.pid}" in line, line
     assert "paused for" in line
     return process
@@ -164,3 +168,76 @@ def test_an_idle_loop_has_no_iteration(tmp_path: Path) -> None:
     with running(sys.executable, "idle") as target:
         assert "nothing to analyze" in ended(attached(target, "--duration", "500ms", cwd=tmp_path))
     assert not (tmp_path / "x.stall").exists()
+
+
+def as_nobody(*command: str, cwd: str = "/") -> subprocess.Popen[str]:
+    """Started by another user, who finds our package and what it needs."""
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *(path for path in sys.path if "site-packages" in path)])
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, user=NOBODY, group=NOBODY,
+        extra_groups=[], env={"PYTHONPATH": paths, "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_unprivileged_user_attaches_to_a_process_of_their_own() -> None:
+    python, version = "/usr/bin/python3", f"{sys.version_info[0]}.{sys.version_info[1]}"
+    asked = "import sys, stallscope.cli, psutil; print('%d.%d' % sys.version_info[:2])"
+    found, complaint = as_nobody(python, "-c", asked).communicate(timeout=PATIENCE_S)
+    if found.strip() != version:
+        pytest.skip(f"another user cannot run us here: {complaint.strip()[-200:] or found}")
+    with tempfile.TemporaryDirectory() as own:
+        os.chown(own, NOBODY, NOBODY)
+        target = as_nobody(python, "-S", "-c", TICKING)
+        try:
+            assert target.stdout is not None
+            assert target.stdout.readline() == "ready\n"
+            options = ("-o", "x.stall", "--duration", "1s")
+            attach = as_nobody(python, "-m", "stallscope", "attach", str(target.pid), *options, cwd=own)
+            said = attach.communicate(timeout=PATIENCE_S)[1]
+            assert target.poll() is None
+        finally:
+            target.kill()
+            complaint = target.communicate()[1]
+    assert complaint == ""
+    assert (attach.returncode, "stalls of 10ms" in said) == (0, True), said
+
+
+def test_the_debugger_must_be_insisted_on(tmp_path: Path) -> None:
+    with running(sys.executable, "idle") as target:
+        code, said = executed(str(target.pid), "--method", "debugger", cwd=tmp_path)
+    assert code == 2
+    assert "add --force if you accept that" in said
+
+
+@pytest.mark.skipif(not shutil.which("gdb"), reason="there is no gdb")
+def test_the_debugger_brings_the_agent_aboard(tmp_path: Path) -> None:
+    with running(sys.executable, "ticking") as target:
+        before = target.report()
+        code, said = executed(
+            str(target.pid), "--method", "debugger", "--force", "--duration", "1s", "-o", "x.stall", cwd=tmp_path
+        )
+        assert (code, "by debugger" in said) == (0, True), said
+        assert target.settled(before) == before
+
+
+def test_no_door_is_open_for_the_cooperative_way(tmp_path: Path) -> None:
+    with running(sys.executable, "idle") as target:
+        code, said = executed(str(target.pid), "--method", "cooperative", cwd=tmp_path)
+    assert code == 3
+    assert "left no door open" in said
+
+
+def test_killed_at_any_moment_of_the_whole_stay_the_target_goes_on_and_is_left(tmp_path: Path) -> None:
+    """The command, its injector and its collector, killed together: what is aboard leaves by itself."""
+    with running(sys.executable, "ticking") as target:
+        before = target.report()
+        for milliseconds in (0, 150, 250, 300, 350, 400, 450, 500, 600, 900):
+            command = (*ATTACH, str(target.pid), "-o", "x.stall", "--force")
+            process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(milliseconds / 1000)
+            process.kill()
+            process.wait()
+            assert target.process.poll() is None
+        assert target.settled(before) == before

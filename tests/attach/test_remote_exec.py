@@ -1,0 +1,68 @@
+"""PEP 768, spoken from outside: running and blocked main threads, doors that are locked, and versions without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stallscope.attach import remote_exec
+from stallscope.attach.facts import Facts
+from stallscope.attach.methods import PTRACE, REMOTE_EXEC
+from stallscope.errors import NotObservable
+from tests.attach.programs import WAITING, program
+from tests.attach.targets import running, stay
+from tests.interpreters import every_version, require
+
+pytestmark = pytest.mark.usefixtures("ptrace")
+NEW = [one for one in every_version() if one.values[0] >= remote_exec.OLDEST]
+OLD = [one for one in every_version() if one.values[0] < remote_exec.OLDEST]
+
+
+@pytest.mark.parametrize("version", NEW)
+@pytest.mark.parametrize("kind", ["ticking", "cpu", "idle", "read", "sleep"])
+def test_it_comes_aboard_and_leaves_no_trace(version: tuple[int, int], kind: str, tmp_path: Path) -> None:
+    with running(require(version).executable, kind) as target:
+        before = target.report()
+        for _ in range(3):
+            with stay(target, tmp_path / "x.stall", method=REMOTE_EXEC) as (_, boarded):
+                assert boarded.method == REMOTE_EXEC
+                assert "_stallscope_agent" in target.report()["modules"]
+            assert target.settled(before) == before
+
+
+@pytest.mark.parametrize("version", NEW)
+def test_a_main_thread_that_does_not_come_back_is_left_to_ptrace(version: tuple[int, int], tmp_path: Path) -> None:
+    with running(require(version).executable, "lock") as target:
+        before = target.report()
+        with (
+            pytest.raises(NotObservable, match="does not come back to Python"),
+            stay(target, tmp_path / "x.stall", method=REMOTE_EXEC),
+        ):
+            pass
+        with stay(target, tmp_path / "x.stall") as (_, boarded):
+            assert boarded.method == PTRACE
+        assert target.settled(before) == before
+
+
+@pytest.mark.parametrize("version", NEW)
+def test_a_door_that_is_locked_is_said_so_and_passed_by(version: tuple[int, int], tmp_path: Path) -> None:
+    locked = {**os.environ, "PYTHON_DISABLE_REMOTE_DEBUG": "1"}
+    with program(require(version).executable, "-c", WAITING, env=locked, stderr=subprocess.PIPE) as process:
+        with (
+            pytest.raises(NotObservable, match="remote debugging is disabled"),
+            stay(process, tmp_path / "x.stall", method=REMOTE_EXEC),
+        ):
+            pass
+        with stay(process, tmp_path / "x.stall") as (_, boarded):
+            assert boarded.method == PTRACE
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_an_older_python_has_no_such_door(version: tuple[int, int]) -> None:
+    with program(require(version).executable, "-c", WAITING) as process:
+        facts = Facts(process.pid)
+        assert facts.version == version
+        assert remote_exec.unusable_reason(facts) == "it needs CPython 3.14 or newer"
