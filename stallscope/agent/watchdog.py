@@ -14,6 +14,7 @@ from time import monotonic_ns, sleep
 
 from . import exact, exact_report, layout, report
 from .call_sites import CallSites
+from .executors import Executors
 from .holders import Holders
 from .spans import Span, difference
 from .stacks import walk
@@ -75,6 +76,7 @@ class Watchdog:
         self._work = allocate_lock()  # held while at work, so that shutdown does not cut a record in two
         self._second = 0
         self._details = 0
+        self._executors = Executors()
         self.ended: Deque[Ended] = deque()
         self._dropped = 0  # records that found the ring full
         self._turned_away: Dict[int, int] = {}  # by loop slot: what one thread alone writes needs no lock
@@ -105,6 +107,7 @@ class Watchdog:
                 if self._agent.pulse is not None:
                     self._take_exact(monotonic_ns())
                 self._write_ended()
+                self._tell_executors(None)
             finally:
                 self._work.release()
 
@@ -175,6 +178,14 @@ class Watchdog:
             state.seen, state.cpu_ns = now, state.files.cpu_ns()
         if self.ended:
             self._write_ended()
+        if self._executors.due(now):
+            self._executors.look(now, [state.loop() for state in list(self._agent.open_loops)])
+            self._tell_executors(now)
+
+    def _tell_executors(self, now: Optional[int]) -> None:
+        record = self._executors.to_tell(now)
+        if record is not None:
+            self._memory.put_record(record)
 
     def _healthy(self, state: LoopState) -> None:
         if state.trail is not None:  # set a moment too late, when the iteration had just ended

@@ -9,7 +9,7 @@ import psutil
 
 from stallscope.agent import layout
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
-from stallscope.collect.stalls import MALFORMED, site_of, stall_of
+from stallscope.collect.stalls import MALFORMED, executor_of, site_of, stall_of
 from stallscope.recording.nouns import Handler, Missing
 from stallscope.recording.writer import Writer
 
@@ -130,6 +130,10 @@ class Observed:
 
     def _keep(self, record: Any, *, end_ns: int | None = None) -> None:
         try:
+            if "executors" in record:
+                for fields in record["executors"]:
+                    self._writer.executor(executor_of(fields, self._id))
+                return
             loop_id = next(self._loops[key] for key in reversed(self._loops) if key[0] == record["loop"])
             stall = stall_of(record, loop_id, self._handler, end_ns=end_ns)
         except (*MALFORMED, StopIteration):

@@ -1,4 +1,4 @@
-"""Stall records of the ring (``agent.report``) turned into the recording's nouns."""
+"""Records of the ring (``agent.report``, ``agent.executors``) turned into the recording's nouns."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, get_args
 from stallscope.recording.nouns import (
     Call,
     CallSite,
+    Executor,
     Frame,
     GcPause,
     Handler,
@@ -63,6 +64,16 @@ def site_of(record: Mapping[str, Any], process_id: int) -> CallSite:
         total_ns=int(record["total"]),
         longest_ns=int(record["longest"]),
     )
+
+
+def executor_of(fields: Sequence[Any], process_id: int) -> Executor:
+    """A thread pool of an ``executors`` record (``agent.executors``).
+
+    Raises one of MALFORMED for a record that is not of the form.
+    """
+    name, is_default, most_threads, threads, looks, busy, queued_looks, deepest = fields
+    counts = (int(threads), int(looks), int(busy), int(queued_looks), int(deepest))
+    return Executor(process_id, str(name), bool(is_default), _known(most_threads), *counts)
 
 
 def _handler(fields: Sequence[Any] | None) -> Handler | None:

@@ -37,6 +37,7 @@ def merged(recordings: Sequence[Recording]) -> Recording:
         complete=all(one.complete for one in recordings),
         notes=tuple(dict.fromkeys(f"{Path(one.path).name}: {note}" for one in recordings for note in one.notes)),
         call_sites=tuple(site for one in numbered for site in one.call_sites),
+        executors=tuple(pool for one in numbered for pool in one.executors),
     )
 
 
@@ -62,6 +63,7 @@ def _numbered(recordings: Iterable[Recording]) -> Iterator[Recording]:
             handlers=tuple(replace(part, process_id=processes[part.process_id]) for part in one.handlers),
             stalls=tuple(replace(stall, loop_id=loops[stall.loop_id]) for stall in one.stalls),
             call_sites=tuple(replace(site, process_id=processes[site.process_id]) for site in one.call_sites),
+            executors=tuple(replace(pool, process_id=processes[pool.process_id]) for pool in one.executors),
         )
         process_base += len(one.processes)
         loop_base += len(one.loops)

@@ -223,6 +223,29 @@ class CallSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Executor:
+    """A thread pool of a process (``concurrent.futures``), as often as it was looked at."""
+
+    process_id: int
+    name: str
+    """What its threads are called, less their numbers."""
+    is_default: bool
+    """It is a loop's own: ``asyncio.to_thread`` and ``run_in_executor(None, ...)`` go there."""
+    most_threads: int | None
+    """That it may have; ``None`` when unknown."""
+    threads: int
+    """The most that it had at once."""
+    looks: int
+    """How often it was looked at, about ten times a second."""
+    busy: int
+    """Threads at work, summed over the looks."""
+    queued_looks: int
+    """Looks that met calls in its queue."""
+    deepest: int
+    """Calls in its queue, the most that a look met."""
+
+
+@dataclass(frozen=True, slots=True)
 class Missing:
     """Something that this recording could not see, and why."""
 
@@ -262,3 +285,5 @@ class Recording:
     """Sentences for the reader, such as "recording stopped: disk full"."""
     call_sites: tuple[CallSite, ...] = ()
     """Empty when none was seen, and when the source sees calls only inside stalls."""
+    executors: tuple[Executor, ...] = ()
+    """Thread pools; empty when no look met one, and when the source cannot see them."""

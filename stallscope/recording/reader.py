@@ -21,6 +21,7 @@ from stallscope.recording.nouns import (
     Call,
     CallSite,
     CoarseHistogram,
+    Executor,
     Fidelity,
     Frame,
     GcPause,
@@ -194,6 +195,7 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
         complete=ended_ns is not None,
         notes=tuple(text for (text,) in db.execute("SELECT text FROM note ORDER BY id")),
         call_sites=tuple(_call_sites(db, handlers)),
+        executors=tuple(_executors(db)),
     )
 
 
@@ -226,6 +228,13 @@ def _handler_counts(db: sqlite3.Connection, handlers: dict[int, Handler]) -> Ite
     for handler_id, process_id in db.execute("SELECT id, process FROM handler ORDER BY id"):
         if handler_id in counts:
             yield HandlerCounts(process_id, handlers[handler_id], counts[handler_id])
+
+
+def _executors(db: sqlite3.Connection) -> Iterator[Executor]:
+    if _version(db) < schema.EXECUTORS_SINCE:
+        return
+    for process, name, is_default, *seen in db.execute("SELECT * FROM executor ORDER BY process, name, is_default"):
+        yield Executor(process, name, bool(is_default), *seen)
 
 
 def _counts(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 APPLICATION_ID = 0x5354414C
 """``STAL``: what tells our files from other SQLite databases (PRAGMA application_id)."""
 
-VERSION = 3
+VERSION = 4
 """The number of the format that is written (PRAGMA user_version); lower ones are read too."""
 
 CALL_SITES_SINCE = 2
@@ -16,6 +16,9 @@ CALL_SITES_SINCE = 2
 
 CPU_SINCE = 3
 """The first format that keeps the CPU time of loops."""
+
+EXECUTORS_SINCE = 4
+"""The first format that keeps thread pools."""
 
 SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite appends to the file's name for the files it keeps beside an open database."""

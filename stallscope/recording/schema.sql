@@ -10,6 +10,7 @@
 --   1  the first format
 --   2  call_site
 --   3  loop.cpu_ns
+--   4  executor
 --
 -- Queries to begin with
 --   iterations by duration, any number of files together:
@@ -127,6 +128,20 @@ CREATE TABLE handler_histogram (
     bucket INTEGER NOT NULL,        -- as in histogram
     count INTEGER NOT NULL,         -- calls
     PRIMARY KEY (handler, bucket)
+) WITHOUT ROWID;
+
+-- Thread pools, as often as they were looked at: about ten times a second.
+CREATE TABLE executor (
+    process INTEGER NOT NULL REFERENCES process (id),
+    name TEXT NOT NULL,             -- what its threads are called, less their numbers
+    is_default INTEGER NOT NULL,    -- 1: a loop's own, where asyncio.to_thread goes
+    most_threads INTEGER,           -- that it may have; NULL when unknown
+    threads INTEGER NOT NULL,       -- the most that it had
+    looks INTEGER NOT NULL,
+    busy INTEGER NOT NULL,          -- threads at work, summed over the looks
+    queued_looks INTEGER NOT NULL,  -- that met a call in its queue
+    deepest INTEGER NOT NULL,       -- calls in its queue, the most that a look met
+    PRIMARY KEY (process, name, is_default)
 ) WITHOUT ROWID;
 
 -- Stack frames, each stored once.

@@ -57,6 +57,8 @@ def store(recording: Recording, writer: Writer) -> None:
         writer.handler_histogram(writer.handler(processes[counted.process_id], counted.handler), counted.counts)
     for site in recording.call_sites:
         writer.call_site(replace(site, process_id=processes[site.process_id]))
+    for pool in recording.executors:
+        writer.executor(replace(pool, process_id=processes[pool.process_id]))
     for stall in recording.stalls:
         writer.stall(replace(stall, loop_id=loops[stall.loop_id]))
     _store_words(recording, writer)

@@ -21,7 +21,18 @@ from stallscope.agent.layout import BUCKETS, bounds_ns
 from stallscope.errors import UnreadableInput
 from stallscope.recording import schema
 from stallscope.recording.claim import claim, release
-from stallscope.recording.nouns import Call, CallSite, CoarseHistogram, Frame, Handler, Missing, Span, Stack, Stall
+from stallscope.recording.nouns import (
+    Call,
+    CallSite,
+    CoarseHistogram,
+    Executor,
+    Frame,
+    Handler,
+    Missing,
+    Span,
+    Stack,
+    Stall,
+)
 
 Value = str | int | float | None
 P = ParamSpec("P")
@@ -160,6 +171,12 @@ class Writer:
         row = self._call_sites[key] = self._call_sites.get(key) or self._insert_call_site(site)
         totals = (site.hits, site.total_ns, site.longest_ns)
         self._execute("UPDATE call_site SET hits = ?, total_ns = ?, longest_ns = ? WHERE id = ?", (*totals, row))
+
+    def executor(self, seen: Executor) -> None:
+        """Set what was seen so far of a thread pool; the next record of the same pool replaces it."""
+        row = (seen.process_id, seen.name, int(seen.is_default), seen.most_threads, seen.threads)
+        counts = (seen.looks, seen.busy, seen.queued_looks, seen.deepest)
+        self._execute("INSERT OR REPLACE INTO executor VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *counts))
 
     def stall(self, stall: Stall) -> int:
         """Add a stall; returns its row id.

@@ -148,6 +148,10 @@ def test_the_cpu_time_of_a_thread_that_cannot_be_found_is_not_known(bench: Bench
         {"gc": [[1, 2, 3]]},
         {"gc": [["a", {}, [], [0]]]},
         {"gc": None},
+        {"executors": 1},
+        {"executors": [["only a name"]]},
+        {"executors": [["disk", False, "many", 1, 1, 1, 1, 1]]},
+        {"executors": [["disk", False, None, 1e400, 1, 1, 1, 1]]},
     ],
     ids=str,
 )
