@@ -2,7 +2,7 @@
 
 ``{"loop", "start", "end", "task", "handler", "handlers", "frames", "spans", "gc"}``: ``frames``
 are ``[file, line, function]``, stacks are lists of indices into them, innermost first;
-``handlers`` are ``[slot, calls, total_ns]``, heaviest first; spans are
+``handlers`` are ``[slot, calls, total_ns]``, heaviest first, and under slot 0 all that are not named; spans are
 ``[from, to, samples, stack, call, state, cpu, run_delay, switches, late]`` and calls
 ``[name, kind, resource, detail]``; ``gc`` are ``[start, duration, generation, stack]``.
 """
@@ -73,8 +73,10 @@ def handler_named(agent: Any, code: Any) -> Optional[List[object]]:
 
 def heaviest(agent: Any, parts: List[Tuple[int, int, int]]) -> List[List[int]]:
     """[slot, calls, total_ns] of the handlers that took most, from (cell index of the histogram, calls, total_ns)."""
-    ranked = sorted(parts, key=lambda part: -part[2])[:_MAX_HANDLERS]
-    return [[agent.handlers.slot_of(base), calls, total] for base, calls, total in ranked]
+    ranked = sorted(parts, key=lambda part: -part[2])
+    told = [[agent.handlers.slot_of(base), calls, total] for base, calls, total in ranked[:_MAX_HANDLERS]]
+    rest = ranked[_MAX_HANDLERS:]
+    return told + ([[0, sum(calls for _, calls, _ in rest), sum(total for *_, total in rest)]] if rest else [])
 
 
 def fitting(record: Dict[str, object], spans: Any, pauses: Any, room: int, calls: Any = ()) -> str:

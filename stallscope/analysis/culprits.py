@@ -7,22 +7,25 @@ more than its seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
+from stallscope.agent.layout import bounds_ns
 from stallscope.analysis.findings import Culprit, Kind, Location, Others, ResourceTime
 from stallscope.analysis.ledger import Cause, Slice
 from stallscope.analysis.resources import joint_name, plain
 from stallscope.analysis.sites import handler_on, location
-from stallscope.recording.nouns import Handler, HandlerTime, Resource, Stack, Stall
+from stallscope.recording.nouns import Handler, HandlerCounts, HandlerTime, Resource, Stack, Stall
 
 _T = TypeVar("_T")
 
 OWN_ROW = 0.005  # of all stall time: culprits below it are folded into "others"
 FEW_SAMPLES = 3
 PILE_UP_CALLS = 10
+NAMED_HANDLERS = 8
+"""A stall names so many handlers, the heaviest; what follows is the sum of lighter ones (``agent.report``)."""
 NOBODYS: frozenset[Cause] = frozenset({"descheduled", "suspended", "unexplained"})
 _UNSURE: frozenset[Cause] = frozenset({"python-cpu", "native-cpu", "import", "unexplained"})
 _ONE_LINE: frozenset[Cause] = frozenset({"blocking-syscall", "lock-wait"})
@@ -50,7 +53,10 @@ class Blame:
     site: Site
     ns: int = 0
     samples: int = 0
-    exact: bool = False
+    exact_ns: int = 0
+    """Of `ns`: measured, not sampled."""
+    calls: int = 0
+    """Calls that were timed one by one, or counted and summed."""
     by_stall: Counter[int] = field(default_factory=Counter)
     lines: Counter[int] = field(default_factory=Counter)
     causes: Counter[Cause] = field(default_factory=Counter)
@@ -64,7 +70,8 @@ class Blame:
         """Blames `part` of the stall with that index."""
         self.ns += part.ns
         self.samples += part.samples
-        self.exact = self.exact or not part.samples
+        self.exact_ns += 0 if part.samples else part.ns
+        self.calls += part.count
         self.by_stall[stall] += part.ns
         self.causes[part.cause] += part.ns
         if part.stack:
@@ -77,6 +84,17 @@ class Blame:
             if part.call.resource:
                 self.resources[plain(part.call.resource)] += part.ns
 
+    def absorb(self, other: Blame) -> None:
+        """Takes in what is known of the same site in an older version of its file, but for its lines."""
+        self.ns += other.ns
+        self.samples += other.samples
+        self.exact_ns += other.exact_ns
+        self.calls += other.calls
+        self.by_stall.update(other.by_stall)
+        self.causes.update(other.causes)
+        self.resources.update(other.resources)
+        self.details |= other.details
+
     def add_handlers(self, handlers: Iterable[HandlerTime]) -> None:
         """Adds the handlers of one pile-up."""
         for one in handlers:
@@ -84,15 +102,18 @@ class Blame:
             self.handlers[one.handler] = HandlerTime(one.handler, old.calls + one.calls, old.total_ns + one.total_ns)
 
 
-def blame(stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]]) -> list[Blame]:
-    """Every site that took time of a stall, heaviest first; `divided` are the parts of each stall.
+def blame(
+    stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]], longest_ns: Mapping[Handler, int] | None = None
+) -> list[Blame]:
+    """Every site that took time of a stall, in no order; `divided` are the parts of each stall, and `longest_ns` the
+    longest call of each handler whose calls were counted.
 
     The index of a stall in `stalls` is what `Blame.by_stall` is keyed by.
     """
     found: dict[Site, Blame] = {}
     for index, (stall, parts) in enumerate(zip(stalls, divided, strict=True)):
         sites = [_site(stall, part) for part in parts]
-        piled = _is_pile_up(stall, sites, parts)
+        piled = _is_pile_up(stall, sites, parts, longest_ns or {})
         for site, part in zip(sites, parts, strict=True):
             key = PILE_UP if piled else site
             one = found.get(key)
@@ -101,7 +122,21 @@ def blame(stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]]) -> list[B
             one.add(index, part)
         if piled and parts:
             found[PILE_UP].add_handlers(stall.handlers)
-    return sorted(found.values(), key=lambda one: (-one.ns, _order(one.site)))
+    return list(found.values())
+
+
+def heaviest_first(blames: Iterable[Blame]) -> list[Blame]:
+    """In the order of their ranks, which is the same in every run."""
+    return sorted(blames, key=lambda one: (-one.ns, _order(one.site)))
+
+
+def longest_calls(counted: Iterable[HandlerCounts]) -> dict[Handler, int]:
+    """An upper bound of the longest call of each handler, in ns."""
+    found: dict[Handler, int] = {}
+    for one in counted:
+        bound_ns = bounds_ns(max(one.counts))[1] if one.counts else 0
+        found[one.handler] = max(found.get(one.handler, 0), bound_ns)
+    return found
 
 
 def rank(blames: Sequence[Blame], total_ns: int) -> tuple[list[Culprit], Others | None]:
@@ -134,15 +169,18 @@ def _site(stall: Stall, part: Slice) -> Site:
     return Site("site", part.cause, handler, where.file, where.function, line, syscall)
 
 
-def _is_pile_up(stall: Stall, sites: Sequence[Site], parts: Sequence[Slice]) -> bool:
-    """Whether many handlers made most of the stall together, none of them, and no one call, more than half of it.
+def _is_pile_up(stall: Stall, sites: Sequence[Site], parts: Sequence[Slice], longest_ns: Mapping[Handler, int]) -> bool:
+    """Whether many handler calls made most of the stall together, none of them, and no one system call, more than half.
 
     Handlers are timed exactly, so they outvote the samples of what computes or is unexplained; what blocks may be
-    common to them all.
+    common to them all.  A hundred calls of one handler are a pile-up too, where none of its calls was ever long.
     """
     half = stall.duration_ns / 2
-    times = [one.total_ns for one in stall.handlers]
-    if sum(one.calls for one in stall.handlers) < PILE_UP_CALLS or sum(times) < half or max(times) > half:
+    calls, total_ns = (sum(one.calls for one in stall.handlers), sum(one.total_ns for one in stall.handlers))
+    if calls < PILE_UP_CALLS or total_ns < half:
+        return False
+    named = stall.handlers[:NAMED_HANDLERS]
+    if max(min(one.total_ns, longest_ns.get(one.handler, one.total_ns)) for one in named) > half:
         return False
     sums: Counter[Site] = Counter()
     for site, part in zip(sites, parts, strict=True):
@@ -173,7 +211,8 @@ def _culprit(number: int, one: Blame, total_ns: int) -> Culprit:
         location=Location(site.file, line, site.function) if site.file else None,
         stack=() if nobodys else one.stacks.get(line, (0, ()))[1],
         handlers=tuple(handlers),
-        low_confidence=not one.exact and one.samples < FEW_SAMPLES,
+        low_confidence=2 * one.exact_ns < one.ns and one.samples < FEW_SAMPLES,
+        calls=one.calls if one.calls and 2 * one.exact_ns >= one.ns else None,
         ledger=dict(one.causes.most_common()),
     )
 

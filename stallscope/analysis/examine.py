@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from stallscope.analysis.advice import advise
 from stallscope.analysis.causes import causes
-from stallscope.analysis.culprits import Blame, blame, handler_of, rank
+from stallscope.analysis.culprits import Blame, blame, handler_of, heaviest_first, longest_calls, rank
 from stallscope.analysis.delays import delays
 from stallscope.analysis.findings import Culprit, Findings, LoopFindings, Pool, Removal, StallFindings
 from stallscope.analysis.ledger import Slice, divide, ledger
@@ -17,7 +17,8 @@ from stallscope.analysis.mode_causes import mode_causes
 from stallscope.analysis.patterns import patterns
 from stallscope.analysis.pools import pool
 from stallscope.analysis.totals import together
-from stallscope.analysis.whatif import Replay, predict, removed
+from stallscope.analysis.versions import with_settled_names, with_versions_merged
+from stallscope.analysis.whatif import Replay, gains, predict, removed
 from stallscope.recording.nouns import Missing, Recording, Stall
 
 
@@ -27,6 +28,7 @@ def examine(recording: Recording, threshold_ns: int | None = None, what_if: Remo
     Below the recording's threshold no stall has details: counts then come from the histograms, and `missing` says so.
     `what_if` asks for a prediction as well; UnreadableInput where it names what the recording has not.
     """
+    recording = with_settled_names(recording)
     judged_ns = recording.threshold_ns if threshold_ns is None else threshold_ns
     stalls = sorted(
         (stall for stall in recording.stalls if stall.duration_ns >= judged_ns),
@@ -34,22 +36,28 @@ def examine(recording: Recording, threshold_ns: int | None = None, what_if: Remo
     )
     loops = _loops(recording, judged_ns)
     divided = [divide(stall, recording.threshold_ns) for stall in stalls]
-    blames = blame(stalls, divided)
+    blamed = blame(stalls, divided, longest_calls(recording.handlers))
+    blames = heaviest_first(with_versions_merged(blamed, stalls, recording.loops))
     culprits, others = rank(blames, sum(stall.duration_ns for stall in stalls))
     replay = _replay(loops, stalls, judged_ns)
     return Findings(
         recording=recording,
         threshold_ns=judged_ns,
         missing=(*recording.fidelity.missing, *_missing(recording, judged_ns)),
-        loops=tuple(replace(one, mode_causes=mode_causes(one, stalls, blames[: len(culprits)])) for one in loops),
+        loops=tuple(
+            replace(one, mode_causes=mode_causes(one, stalls, divided, blames[: len(culprits)])) for one in loops
+        ),
         culprits=(
-            *_finished(culprits, blames, replay, lambda one, blame: pool(one, blame, stalls, divided, loops)),
+            *_finished(
+                culprits, blames, replay, divided, lambda one, its: pool(one, its, stalls, divided, loops, recording)
+            ),
             *_saturations(loops, len(culprits)),
         ),
         others=others,
         stalls=tuple(_stalls(stalls, divided, blames, len(culprits))),
         totals=together(loops, judged_ns),
         causes=causes(divided),
+        gains=gains(culprits, blames, replay),
         delays=delays(recording, loops, stalls, divided),
         patterns=patterns(stalls, blames[: len(culprits)], recording.loops),
         prediction=None
@@ -78,6 +86,7 @@ def _finished(
     culprits: Sequence[Culprit],
     blames: Sequence[Blame],
     replay: Replay,
+    divided: Sequence[Sequence[Slice]],
     pool_of: Callable[[Culprit, Blame], Pool | None],
 ) -> list[Culprit]:
     """The culprits with their advice, what their absence would gain, and the pool that they would need."""
@@ -85,6 +94,7 @@ def _finished(
         replace(
             culprit,
             advice=advise(culprit, [other for other in culprits if other.handler == culprit.handler]),
+            stalls_ledger=ledger(part for index in one.by_stall for part in divided[index]),
             what_if=replay.without(one.by_stall),
             pool=pool_of(culprit, one),
         )

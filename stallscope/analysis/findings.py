@@ -13,7 +13,7 @@ from stallscope.analysis.arrival import Arrival
 from stallscope.analysis.ledger import Cause
 from stallscope.analysis.lengths import Lengths
 from stallscope.analysis.modes import Modality
-from stallscope.recording.nouns import Handler, HandlerTime, Loop, Missing, Recording, Stack, Stall
+from stallscope.recording.nouns import Executor, Handler, HandlerTime, Loop, Missing, Recording, Stack, Stall
 
 Kind = Literal["site", "pile-up", "saturation"]
 
@@ -46,10 +46,11 @@ class ModeCause:
     """Its number among the loop's modes, from 1 and fastest first."""
     busy_share: float
     """Its part of the loop's busy time."""
-    culprit: int | None
-    """Rank of the culprit that took most of it; None where no stall of it has details."""
-    culprit_share: float
-    """That culprit's part of the mode's stall time."""
+    culprits: tuple[tuple[int, float], ...] = ()
+    """Ranks of the culprits that fill it and their parts of its stall time, heaviest first; empty where no stall of it
+    has details."""
+    causes: tuple[tuple[Cause, float], ...] = ()
+    """The same by cause: all causes of its stalls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +136,15 @@ class Pool:
     """With so many threads the chance that a call waits for one (Erlang C)."""
     mean_queue_ns: int
     """Mean wait for a thread."""
+    executor: Executor | None
+    """The process's default executor, where these calls would go, as it was seen; None where no look met it."""
+    default_threads: int
+    """Its threads; where it was not seen the fewest that Python gives it."""
     default_utilization: float
-    """Of the default executor at its smallest, five threads; above 1: its queue would grow without end."""
+    """Of its threads, by what they do already and by these calls; above 1: its queue would grow without end."""
     default_p_queued: float
     new_queue: bool
-    """The default executor would be the new queue."""
+    """It would be the new queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,14 @@ class WhatIf:
 
 
 @dataclass(frozen=True, slots=True)
+class Gain:
+    """What is left without these culprits, by rank; without any: as it is."""
+
+    culprits: tuple[int, ...]
+    left: WhatIf
+
+
+@dataclass(frozen=True, slots=True)
 class Culprit:
     """Stalls merged by (handler, location, cause, syscall, resource); see `Kind` for those that are not a site.
 
@@ -221,6 +234,10 @@ class Culprit:
     ledger: Mapping[Cause, int] = field(default_factory=dict)
     """Its ns by cause: one cause, but for a pile-up."""
     advice: Advice | None = None
+    calls: int | None = None
+    """How many calls they were, all stalls together; None where they were not measured one by one."""
+    stalls_ledger: Mapping[Cause, int] = field(default_factory=dict)
+    """The ledger of the stalls in which it took any time: what else passed in them."""
     what_if: WhatIf | None = None
     pool: Pool | None = None
     """Where its calls should go to threads."""
@@ -325,6 +342,8 @@ class Findings:
     totals: Totals
     causes: tuple[CauseTime, ...] = ()
     """The ledger of the whole recording, heaviest first: its ns sum to the time of all recorded stalls."""
+    gains: tuple[Gain, ...] = ()
+    """As it is; without the worst culprit that can be helped; and without all that can be. Empty where none can."""
     delays: tuple[HandlerDelay, ...] = ()
     """Who delayed whom: the handler that inflicted most first."""
     patterns: tuple[Pattern, ...] = ()

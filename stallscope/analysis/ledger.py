@@ -49,13 +49,15 @@ _LOCK_FILES = ("/threading.py", "/queue.py", "/_base.py", "/multiprocessing/sync
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a stall that one piece of evidence explains; `samples` is 0 where it was measured exactly."""
+    """A part of a stall that one piece of evidence explains; `samples` is 0 where it was measured exactly, and `count`
+    the number of calls that were timed."""
 
     ns: int
     cause: Cause
     call: Call | None = None
     stack: Stack = ()
     samples: int = 0
+    count: int = 0
 
 
 def ledger(slices: Iterable[Slice]) -> dict[Cause, int]:
@@ -146,7 +148,8 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
     for timed in sorted(stall.calls, key=lambda timed: timed.count > 1):
         stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
         cause = _timed_cause(timed, stack)
-        slices.append(Slice(_covered(timed, stall, left), cause, None if cause == "import" else timed.call, stack))
+        call = None if cause == "import" else timed.call
+        slices.append(Slice(_covered(timed, stall, left), cause, call, stack, count=timed.count))
     return slices
 
 

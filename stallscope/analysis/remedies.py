@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stallscope.analysis.findings import Culprit
+from stallscope.analysis.findings import Culprit, Kind
 from stallscope.analysis.sites import bare
 
 Names = frozenset[str]
@@ -19,9 +19,12 @@ class Remedy:
 
     name: str
     words: str
-    code: str
     source: str
     """Where the claim is made or can be checked."""
+    code: str = ""
+    finding: Kind = "site"
+    beside: bool = False
+    """Told besides the advice, wherever it fits."""
     causes: Names = frozenset()
     calls: Names = frozenset()
     kinds: Names = frozenset()
@@ -40,13 +43,17 @@ class Remedy:
     """So many stalls for each resource, or more."""
     roots: int = 0
     """Paths below so many top folders, or more."""
+    calls_per_stall: int = 0
+    """So many calls in each stall, or more; fits only where calls were counted."""
 
 
 def fits(remedy: Remedy, culprit: Culprit) -> bool:
     """Whether the evidence for a culprit meets every condition of a remedy."""
     return (
-        (not remedy.causes or culprit.cause in remedy.causes)
+        remedy.finding == culprit.kind
+        and (not remedy.causes or culprit.cause in remedy.causes)
         and (not remedy.calls or culprit.syscall in remedy.calls)
+        and (culprit.calls or 0) >= remedy.calls_per_stall * culprit.stalls
         and _fits_resources(remedy, culprit)
         and _fits_stack(remedy, culprit)
     )

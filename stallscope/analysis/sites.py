@@ -11,12 +11,14 @@ from typing import Literal, TypeVar
 from stallscope.recording.nouns import Frame, Handler, Stack
 
 T = TypeVar("T")
-Owner = Literal["user", "package", "stdlib", "asyncio", "agent"]
+Owner = Literal["user", "generated", "package", "stdlib", "asyncio", "agent"]
 
 _AGENT = re.compile(r"_stallscope_agent|stallscope/agent/")
 _PACKAGE = re.compile(r"/(site|dist)-packages/")
 _ASYNCIO = re.compile(r"/asyncio/[^/]+\.py$")
 _STDLIB = re.compile(r"^<frozen |/lib(64)?/python3(\.\d+t?)?/|/python3\d+\.zip/")
+_GENERATED = re.compile(r"^<")
+_COMPREHENSION = re.compile(r"(\.<locals>)?\.?<(listcomp|setcomp|dictcomp|genexpr)>$")
 _REMEMBERED = 1 << 14
 _LOOP_FUNCTIONS = frozenset({"_run", "_run_once", "run_forever", "run_until_complete"})
 
@@ -47,7 +49,7 @@ def owner(file: str) -> Owner:
         return "package"
     if _STDLIB.search(file):
         return "asyncio" if _ASYNCIO.search(file) else "stdlib"
-    return "user"
+    return "generated" if _GENERATED.search(file) else "user"
 
 
 def within_handler(stack: Stack) -> Stack:
@@ -58,16 +60,31 @@ def within_handler(stack: Stack) -> Stack:
 
 @_remembered
 def location(stack: Stack) -> Frame | None:
-    """The innermost frame of the user's code; without any, the innermost that is neither asyncio's nor the agent's."""
+    """The innermost frame of the user's code; without any, the innermost that is neither asyncio's nor the agent's.
+
+    Code without a file (made by ``exec``, as dataclasses and ``python -c`` do) is nobody's to edit: it is named only
+    where there is no other.  A comprehension goes by the name of the function that it stands in.
+    """
     inside = within_handler(stack)
-    others = (frame for frame in inside if owner(frame.file) not in ("asyncio", "agent"))
-    return next((frame for frame in inside if owner(frame.file) == "user"), next(others, None))
+    for owners in (("user",), ("generated",), ("package", "stdlib")):
+        for at, frame in enumerate(inside):
+            if owner(frame.file) in owners:
+                return Frame(frame.file, frame.line, _enclosing(inside[at:]))
+    return None
+
+
+def _enclosing(outward: Stack) -> str:
+    """The name of the first frame's function, or of the one around it where that is a comprehension."""
+    file = outward[0].file
+    names = (_COMPREHENSION.sub("", frame.function) for frame in outward if frame.file == file)
+    return next(filter(None, names), outward[0].function)
 
 
 @_remembered
 def entry(stack: Stack) -> Frame | None:
     """The outermost frame of the user's code inside the handler: what the loop was asked to run."""
-    return next((frame for frame in reversed(within_handler(stack)) if owner(frame.file) == "user"), None)
+    users = [frame for frame in reversed(within_handler(stack)) if owner(frame.file) in ("user", "generated")]
+    return next((frame for frame in users if owner(frame.file) == "user"), next(iter(users), None))
 
 
 def handler_on(stack: Stack, candidates: tuple[Handler, ...]) -> Handler | None:

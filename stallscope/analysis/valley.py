@@ -98,6 +98,7 @@ def rebin(edges_ns: Sequence[float], below: Sequence[int], per_octave: int, tick
     edges = edges_ns[first : last + 1]
     if tick_ns:
         edges = [ceil(edge / tick_ns - _SNAP) * tick_ns for edge in edges]
+        edges[-1] = max(edges[-1], tick_ns)  # buckets finer than the clock hold what lasted less than a tick
     x, index = _borders(edges, per_octave)
     step, pad = 1 / per_octave, 2 * per_octave
     x = [x[0] - step * k for k in range(pad, 0, -1)] + x + [x[-1] + step * k for k in range(1, pad + 1)]

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from stallscope.analysis.culprits import Blame
-from stallscope.analysis.findings import LoopFindings, Prediction, Removal, WhatIf
+from stallscope.analysis.culprits import NOBODYS, Blame
+from stallscope.analysis.findings import Culprit, Gain, LoopFindings, Prediction, Removal, WhatIf
 from stallscope.analysis.ledger import Cause, Slice
 from stallscope.analysis.lengths import Lengths, changed, percentile_histogram
 from stallscope.analysis.loops import examine_loop
@@ -48,6 +48,25 @@ class Replay:
         for old, new in changes:
             self._histogram.record_value(max(1, old), -1)
             self._histogram.record_value(max(1, new), 1)
+
+
+def gains(culprits: Sequence[Culprit], blames: Sequence[Blame], replay: Replay) -> tuple[Gain, ...]:
+    """What the remedies would gain: the first one, and all of them; `blames` are those of the culprits."""
+    own = [(one.rank, its) for one, its in zip(culprits, blames, strict=False) if one.cause not in NOBODYS]
+    if not own:
+        return ()
+    tried = [own[:0], own[:1], *([own] if len(own) > 1 else [])]
+    return tuple(
+        Gain(tuple(rank for rank, _ in some), replay.without(_together(its for _, its in some))) for some in tried
+    )
+
+
+def _together(blames: Iterable[Blame]) -> Counter[int]:
+    """The ns that these took of each stall, by the stall's index."""
+    taken: Counter[int] = Counter()
+    for one in blames:
+        taken.update(one.by_stall)
+    return taken
 
 
 def removed(removal: Removal, blames: Sequence[Blame], ranked: int, divided: Sequence[Sequence[Slice]]) -> Counter[int]:

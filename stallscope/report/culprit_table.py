@@ -1,35 +1,40 @@
-"""The culprits for people: a table of two lines each, then the worst of them in full."""
+"""The culprits for people: a table of two lines each, what they are together, and what to do about the worst."""
 
 from __future__ import annotations
 
-import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from stallscope.analysis.findings import Culprit, Findings, Location, WhatIf
-from stallscope.analysis.sites import bare, within_handler
-from stallscope.recording.nouns import Frame
-from stallscope.report.words import count, duration, fitted, percent, place, short_path
+from stallscope.analysis.findings import Culprit, Findings
+from stallscope.analysis.sites import bare
+from stallscope.report import frames
+from stallscope.report.words import MEANING, count, duration, fitted, percent, place, short_path
 
-SHOWN = 8
-"""Culprits in the table; the JSON report lists all."""
-STACK_SHOWN = 6
+SHOWN = 5
+"""Culprits in the table; -v has more, and the JSON report all."""
+SHOWN_VERBOSE = 20
+CAUSES_SHOWN = 3
+WORTH_TELLING = 0.01
+"""Of stall time: smaller parts are for -v."""
+NEXT_SHOWN = 2
+"""Culprits after the worst whose code is shown as well, in a line each."""
 _HEAD = f"{'#':>3} {'share':>7} {'stalls':>7} {'longest':>8}  {'cause':<16}  "
 _SHOWN_HANDLERS = 3
 
 
-def draw(findings: Findings, width: int) -> Iterator[str | Text]:
-    """The lines of the table and of the top culprit; without stalls the sentence that says so."""
+def draw(findings: Findings, width: int, shown: int = SHOWN) -> Iterator[str | Text]:
+    """The lines of the table, and of the remedies; without stalls the sentence that says so."""
     yield ""
     if not findings.culprits:
         yield from _no_stall(findings)
         return
     yield Text(f"{_HEAD}call", style="bold", no_wrap=True)
-    for one in findings.culprits[:SHOWN]:
+    for one in findings.culprits[:shown]:
         yield from _rows(one, width)
-    yield from _rest(findings)
-    yield from _top(findings, width)
+    yield from _rest(findings, shown)
+    yield from _causes(findings)
+    yield from _remedies(findings, width)
 
 
 def call_of(one: Culprit) -> str:
@@ -58,11 +63,17 @@ def _rows(one: Culprit, width: int) -> Iterator[Text]:
     if one.kind == "saturation":
         numbers = f"{one.rank:>3} {'':>7} {'':>7} {'':>8}"
     cause = one.cause if one.kind == "site" else one.kind
-    call = fitted(call_of(one), width - len(_HEAD))
+    call = fitted(f"{call_of(one)}{_how_many(one)}", width - len(_HEAD))
     yield Text.assemble(numbers, "  ", (f"{cause:<16}", "red"), "  ", call, no_wrap=True)
     where = _where(one)
     if where:
         yield Text(fitted(f"{'':4}{where}", width), style="dim", no_wrap=True)
+
+
+def _how_many(one: Culprit) -> str:
+    """Many short calls in each stall are told from one long one."""
+    per_stall = (one.calls or 0) / one.stalls if one.stalls else 0.0
+    return f" x{per_stall:.0f}" if per_stall >= 1.5 else ""
 
 
 def _where(one: Culprit) -> str:
@@ -77,62 +88,77 @@ def _where(one: Culprit) -> str:
     return f"{handler}  {at}{inside}" if handler else f"{at}{inside}"
 
 
-def _rest(findings: Findings) -> Iterator[str]:
-    more = findings.culprits[SHOWN:]
+def _rest(findings: Findings, shown: int) -> Iterator[str]:
+    more = findings.culprits[shown:]
     if more:
         share = percent(sum(one.share for one in more))
         yield f"    {share:>7} {count(len(more), 'more culprit')} (--json lists them)"
-    if findings.others:
-        others = findings.others
+    others = findings.others
+    if others and (shown > SHOWN or others.share >= WORTH_TELLING):
         yield f"    {percent(others.share):>7} {count(others.culprits, 'other')}, each under 0.5 %"
 
 
-def _top(findings: Findings, width: int) -> Iterator[str | Text]:
-    top = next((one for one in findings.culprits if one.cause != "unexplained" or one.kind != "site"), None)
-    if top is None:
+def _causes(findings: Findings) -> Iterator[str]:
+    """What the loop does in its stalls, in words."""
+    worth = [one for one in findings.causes if one.share >= WORTH_TELLING][:CAUSES_SHOWN]
+    told = [f"{percent(one.share)} {MEANING[one.cause]}" for one in worth]
+    if told:
+        yield f"In its stalls the loop: {'; '.join(told)}."
+
+
+def _remedies(findings: Findings, width: int) -> Iterator[str | Text]:
+    known = [one for one in findings.culprits if one.cause != "unexplained" or one.kind != "site"]
+    if not known:
         return
+    worst, *others = known
     yield ""
-    yield Text(f"#{top.rank} {call_of(top) or top.cause}", style="bold")
-    frames = within_handler(top.stack)[:STACK_SHOWN]
-    for frame in frames:
-        line = Text(f"  {_frame_line(frame, top.location)}", no_wrap=True)
-        line.truncate(width, overflow="ellipsis")
-        yield line
-    if len(top.resources) > 1:
-        named = [one for one in top.resources if one.name]
-        shown = ", ".join(f"{short_path(one.name)} {duration(one.ns)}" for one in named[:_SHOWN_HANDLERS])
-        yield f"  on {shown}{f' and {len(named) - _SHOWN_HANDLERS} more' if len(named) > _SHOWN_HANDLERS else ''}"
-    yield from _remedy(findings, top)
-
-
-def _frame_line(frame: Frame, location: Location | None) -> str:
-    here = location is not None and (frame.file, frame.line) == (location.file, location.line)
-    source = linecache.getline(frame.file, frame.line).strip()
-    told = f"{place(frame.file, frame.line)} {frame.function}"
-    return f"{'>' if here else ' '} {told}{f':  {source}' if source else ''}"
-
-
-def _remedy(findings: Findings, top: Culprit) -> Iterator[str | Text]:
-    if top.advice is not None:
-        yield f"  {top.advice.summary}"
-        for line in top.advice.code.splitlines():
+    yield Text(f"Mend #{worst.rank} first{_gain(findings)}", style="bold")
+    yield from _place(worst, width)
+    if worst.advice is not None:
+        yield f"  {worst.advice.summary}"
+        for line in worst.advice.code.splitlines():
             yield Text(f"      {line}", style="green", no_wrap=True)
-    if top.what_if is not None:
-        yield f"  Without it: {_without(findings, top.what_if)}"
+    yield from _next(others, width)
 
 
-def _without(findings: Findings, left: WhatIf) -> str:
-    stalled = [one for one in findings.loops if one.stall_count]
-    wall_ns = sum(one.wall_ns for one in stalled)
-    p99 = f"p99 of iterations {duration(left.p99_ns)}{_now_p99(findings)}"
-    if left.stall_wall_share is None or not wall_ns:
-        return p99
-    now = percent(min(1.0, sum(one.stall_ns for one in stalled) / wall_ns))
-    return f"stalls take {percent(left.stall_wall_share)} of wall time (now {now}), {p99}"
+def _place(worst: Culprit, width: int) -> Iterator[str | Text]:
+    """The text of the line, and the way to it."""
+    if worst.location is None:
+        return
+    source = frames.source_line(worst.location)
+    if source:
+        told = Text(f"  > {place(worst.location.file, worst.location.line)}  {source}", no_wrap=True)
+        told.truncate(width, overflow="ellipsis")
+        yield told
+    way = frames.chain(worst.stack)
+    if " > " in way:
+        yield f"    by {way}"
 
 
-def _now_p99(findings: Findings) -> str:
-    stalled = [one for one in findings.loops if one.stall_count and one.percentiles]
-    if len(stalled) != 1 or stalled[0].percentiles is None:
-        return ""
-    return f" (now {duration(stalled[0].percentiles.p99_ns)})"
+def _next(others: Sequence[Culprit], width: int) -> Iterator[str | Text]:
+    """The first line of code for the culprits that follow."""
+    for one in [one for one in others if one.advice and one.advice.code][:NEXT_SHOWN]:
+        code = one.advice.code.splitlines()[0] if one.advice else ""
+        yield Text.assemble(f"  then #{one.rank}: ", (fitted(code, width - 12), "green"), no_wrap=True)
+
+
+def _gain(findings: Findings) -> str:
+    """What is left without the worst, and without all that have a remedy."""
+    left = [
+        (percent(one.left.stall_wall_share), one.culprits)
+        for one in findings.gains
+        if one.left.stall_wall_share is not None
+    ]
+    told = [
+        f"{share} of the time then" if number == 1 else f"{share} without {_ranks(ranks)}"
+        for number, (share, ranks) in enumerate(left)
+        if number
+    ]
+    return f": stalls take {', '.join(told)}" if told else ""
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """For example ``#1``, ``#1 to #3``, ``#1 and #3``."""
+    if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
+        return f"#{ranks[0]} to #{ranks[-1]}"
+    return " and ".join(f"#{rank}" for rank in ranks) if len(ranks) < 3 else f"the {len(ranks)} with a remedy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import dropwhile
+from itertools import dropwhile, groupby
 
 from stallscope.analysis.findings import Log2Row, LoopFindings
 from stallscope.analysis.modes import Mode
@@ -14,18 +14,44 @@ _LINE = 80
 _MARK = " ] mode 9"
 
 
-def draw(loop: LoopFindings) -> Iterator[str]:
-    """The lines of a loop's histogram, at most 80 columns wide; none without iterations."""
+ROWS = 7
+"""Rows that a histogram is folded to, where that is possible."""
+LONG_GAP = 2
+"""More empty rows than these are folded as well."""
+
+
+def draw(loop: LoopFindings, *, whole: bool = True) -> Iterator[str]:
+    """The lines of a loop's histogram, at most 80 columns wide; none without iterations.  Where it need not be `whole`
+    the fastest rows are folded into one, and long gaps."""
     rows = list(dropwhile(lambda row: not row.count, loop.log2))
     if not rows:
         return
+    if not whole:
+        rows = _folded(rows, loop)
     most = max(row.count for row in rows)
     digits, places = max(6, len(str(rows[-1].hi_us))), max(6, len(str(most)))
     width = min(WIDTH, _LINE - (2 * digits + places + len(" ->  : ||")) - len(_MARK))
     yield f"{'usecs':>{2 * digits + 4}} : count"
-    for row, mark in zip(rows, _marks(loop, rows), strict=True):
-        bar = _bar(row.count, most, width)
-        yield f"{row.lo_us:>{digits}} -> {row.hi_us:<{digits}} : {row.count:<{places}}|{bar}|{mark}"
+    for empty, several in groupby(
+        zip(rows, _marks(loop, rows), strict=True), key=lambda one: not (one[0].count or one[1])
+    ):
+        marked = list(several)
+        if empty and len(marked) > LONG_GAP and not whole:
+            yield f"{'...':>{digits}}"
+            continue
+        for row, mark in marked:
+            bar = _bar(row.count, most, width)
+            yield f"{row.lo_us:>{digits}} -> {row.hi_us:<{digits}} : {row.count:<{places}}|{bar}|{mark}"
+
+
+def _folded(rows: Sequence[Log2Row], loop: LoopFindings) -> list[Log2Row]:
+    """The fastest rows as one, as many as `ROWS` asks for, but none from the first valley or the fullest row on."""
+    valleys = [_row(rows, valley.threshold_ns) for valley in loop.modality.valleys]
+    fullest = max(range(len(rows)), key=lambda at: rows[at].count)
+    many = min([len(rows) - ROWS + 1, *(valleys[:1] or [fullest])])
+    if many < 2:
+        return list(rows)
+    return [Log2Row(rows[0].lo_us, rows[many - 1].hi_us, sum(row.count for row in rows[:many])), *rows[many:]]
 
 
 def _bar(number: int, most: int, width: int) -> str:

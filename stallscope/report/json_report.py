@@ -9,14 +9,16 @@ from stallscope.analysis.findings import (
     CauseTime,
     Culprit,
     Findings,
+    Gain,
     HandlerDelay,
     LoopFindings,
     Pattern,
     Pool,
     StallFindings,
+    WhatIf,
 )
 from stallscope.analysis.modes import Mode
-from stallscope.recording.nouns import HandlerTime, Process, Stack
+from stallscope.recording.nouns import Executor, HandlerTime, Process, Stack
 from stallscope.report.json_values import Json, by_cause, milliseconds, rounded_share, seconds
 from stallscope.report.totals_json import prediction
 
@@ -44,8 +46,10 @@ def as_dict(findings: Findings, *, all_stalls: bool = False) -> Json:
         else {"culprits": others.culprits, "share": rounded_share(others.share), "stall_ms": milliseconds(others.ns)},
         "stalls": [_stall(stall) for stall in stalls],
         "causes": [_cause(one) for one in findings.causes],
+        "gains": [_gain(one) for one in findings.gains],
         "handlers": [_delay(one) for one in findings.delays],
         "patterns": [_pattern(one) for one in findings.patterns],
+        "executors": [executor(one) for one in findings.recording.executors],
         "prediction": prediction(findings.prediction) if findings.prediction else None,
     }
 
@@ -164,8 +168,10 @@ def _mode(number: int, mode: Mode, one: LoopFindings) -> Json:
         "share": rounded_share(mode.share),
         "stall_mode": mode.stall_mode,
         "busy_share": rounded_share(cause.busy_share) if cause else None,
-        "culprit": cause.culprit if cause else None,
-        "culprit_share": rounded_share(cause.culprit_share) if cause and cause.culprit else None,
+        "culprit": cause.culprits[0][0] if cause and cause.culprits else None,
+        "culprit_share": rounded_share(cause.culprits[0][1]) if cause and cause.culprits else None,
+        "culprits": [{"culprit": rank, "share": rounded_share(part)} for rank, part in cause.culprits] if cause else [],
+        "causes": [{"cause": name, "share": rounded_share(part)} for name, part in cause.causes] if cause else [],
     }
 
 
@@ -198,7 +204,9 @@ def _culprit(one: Culprit) -> Json:
         "stack": _stack(one.stack),
         "low_confidence": one.low_confidence,
         "advice": _advice(one.advice) if one.advice else None,
+        "calls": one.calls,
         "ledger": by_cause(one.ledger),
+        "stalls_ledger": by_cause(one.stalls_ledger),
         "pool": _pool(one.pool) if one.pool else None,
         "what_if": None,
     }
@@ -206,16 +214,20 @@ def _culprit(one: Culprit) -> Json:
         where = one.location
         found["location"] = {"file": where.file, "line": where.line, "function": where.function}
     if one.what_if:
-        gained = one.what_if
-        found["what_if"] = {
-            "p99_ms": milliseconds(gained.p99_ns),
-            "stall_wall_share": rounded_share(gained.stall_wall_share),
-        }
+        found["what_if"] = _left(one.what_if)
     if one.kind == "pile-up":
         found["handlers"] = [_handler_time(time) for time in one.handlers]
     if one.kind == "saturation":
         found["loop"] = one.loop_id
     return found
+
+
+def _left(one: WhatIf) -> Json:
+    return {"p99_ms": milliseconds(one.p99_ns), "stall_wall_share": rounded_share(one.stall_wall_share)}
+
+
+def _gain(one: Gain) -> Json:
+    return {"culprits": list(one.culprits), **_left(one.left)}
 
 
 def _advice(one: Advice) -> Json:
@@ -233,9 +245,24 @@ def _pool(one: Pool) -> Json:
         "utilization": rounded_share(one.utilization),
         "p_queued": rounded_share(one.p_queued),
         "mean_queue_ms": milliseconds(one.mean_queue_ns),
+        "executor": None if one.executor is None else executor(one.executor),
+        "default_threads": one.default_threads,
         "default_utilization": rounded_share(one.default_utilization),
         "default_p_queued": rounded_share(one.default_p_queued),
         "new_queue": one.new_queue,
+    }
+
+
+def executor(one: Executor) -> Json:
+    """A thread pool as it was seen."""
+    return {
+        "name": one.name,
+        "default": one.is_default,
+        "most_threads": one.most_threads,
+        "threads": one.threads,
+        "mean_busy": round(one.busy / one.looks, 3) if one.looks else None,
+        "queued_share": rounded_share(one.queued_looks / one.looks) if one.looks else None,
+        "deepest_queue": one.deepest,
     }
 
 

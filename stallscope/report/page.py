@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from textwrap import wrap
@@ -10,6 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 NARROWEST = 60
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|µs|ns)(?!\w))")
+_JOINED = "\xa0"  # a number is not parted from its unit
 
 Lines = Iterator[str | Text]
 
@@ -44,5 +48,5 @@ def _wrapped(text: Text, width: int) -> list[Text]:
         text.rstrip()
         return [text]
     indent = " " * (len(text.plain) - len(text.plain.lstrip()) + 2)
-    parts = wrap(text.plain, width, subsequent_indent=indent, break_on_hyphens=False)
-    return [Text(part, style=text.style) for part in parts]
+    parts = wrap(_UNIT.sub(_JOINED, text.plain), width, subsequent_indent=indent, break_on_hyphens=False)
+    return [Text(part.replace(_JOINED, " "), style=text.style) for part in parts]

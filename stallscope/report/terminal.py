@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from stallscope.analysis.findings import Findings, LoopFindings, StallFindings
-from stallscope.report import culprit_table, histogram
+from stallscope.analysis.findings import Findings, StallFindings
+from stallscope.report import culprit_table, loop_section
 from stallscope.report import verbose as details
 from stallscope.report.page import Lines, fitting, print_lines
-from stallscope.report.words import count, duration, percent, place, verdict_of
+from stallscope.report.words import count, duration, place
 
 FULL_LOOPS = 3
 """Loops with a section of their own where there is room (-v); else one, and the rest have a line each."""
@@ -31,19 +31,18 @@ def render(
 def _report(findings: Findings, width: int, all_stalls: bool, verbose: bool) -> Lines:
     yield from _header(findings)
     yield from _hung(findings)
-    yield from _loops(findings, FULL_LOOPS if verbose else 1)
-    yield from culprit_table.draw(findings, width)
+    yield from _verdicts(findings, FULL_LOOPS if verbose else 1)
+    yield from culprit_table.draw(findings, width, culprit_table.SHOWN_VERBOSE if verbose else culprit_table.SHOWN)
     yield from _patterns(findings)
+    yield from loop_section.draw(findings, FULL_LOOPS if verbose else 1, verbose=verbose)
     if verbose:
         yield from details.draw(findings, width)
     if all_stalls:
         yield from _every_stall(findings, width)
-    yield from _footer(findings)
+    yield from _footer(findings, verbose)
 
 
 def _patterns(findings: Findings) -> Lines:
-    if findings.patterns:
-        yield ""
     for one in findings.patterns[:PATTERNS_SHOWN]:
         yield f"{one.kind}: {one.sentence}."
 
@@ -66,10 +65,9 @@ def _every_stall(findings: Findings, width: int) -> Lines:
 def _header(findings: Findings) -> Lines:
     recording = findings.recording
     watched = duration(findings.wall_ns) if findings.wall_ns else ""
-    facts = filter(None, [watched, _processes(findings), f"stalls from {duration(findings.threshold_ns)}"])
+    blind = f" ({count(len(findings.missing), 'thing')} not seen, see the end)" if findings.missing else ""
+    facts = filter(None, [watched, _processes(findings), f"fidelity {recording.fidelity.level}{blind}"])
     yield Text(f"{recording.path}: {', '.join(facts)}", style="bold")
-    blind = f", {count(len(findings.missing), 'thing')} not seen (see the end)" if findings.missing else ""
-    yield f"fidelity: {recording.fidelity.level}{blind}"
 
 
 def _processes(findings: Findings) -> str:
@@ -99,8 +97,8 @@ def _hung_line(findings: Findings, one: StallFindings) -> str:
     return f"hung {duration(one.stall.duration_ns)}{what}{where}, still in progress when recording ended"
 
 
-def _loops(findings: Findings, most: int) -> Lines:
-    """A section for each of the worst `most` loops, a line for others."""
+def _verdicts(findings: Findings, most: int) -> Lines:
+    """What is wrong, in words, with each of the worst `most` loops; a line for others."""
     loops = findings.loops
     if not loops:
         yield ""
@@ -109,83 +107,23 @@ def _loops(findings: Findings, most: int) -> Lines:
     full = [one for one in loops[:most] if one is loops[0] or one.stall_count]
     for one in full:
         yield ""
-        yield from _loop(one, findings.threshold_ns)
-        yield from _mode_causes(one, findings)
+        yield from loop_section.verdict(one, findings.threshold_ns)
     rest = loops[len(full) :]
-    if rest:
-        yield ""
     for one in rest[: 2 * FULL_LOOPS]:
+        told = loop_section.stalls(one, findings.threshold_ns)
         iterations = f"{count(one.iterations, 'iteration')}, " if one.iterations or not one.stall_count else ""
-        yield f"{_name(one)}: {iterations}{_stalls(one, findings.threshold_ns, 'stall')}"
+        yield f"{loop_section.name(one)}: {iterations}{told}"
     if len(rest) > 2 * FULL_LOOPS:
         yield f"and {len(rest) - 2 * FULL_LOOPS} more loops with fewer stalls (--json lists all)"
 
 
-def _loop(one: LoopFindings, threshold_ns: int) -> Lines:
-    yield Text(f"{_name(one)}: {verdict_of(one.modality)}", style="bold")
-    if one.modality.note:
-        yield f"  {one.modality.note}"
-    if one.percentiles is None:
-        yield f"  stalls      {_stalls(one, threshold_ns)}" if one.stall_count else NO_ITERATION
-        return
-    p = one.percentiles
-    yield (
-        f"  iterations  {one.iterations:,}: p50 {duration(p.p50_ns)}, p90 {duration(p.p90_ns)}, "
-        f"p99 {duration(p.p99_ns)}, p99.9 {duration(p.p99_9_ns)}"
-    )
-    yield f"  stalls      {_stalls(one, threshold_ns)}"
-    if one.utilization is not None:
-        yield f"  busy        {percent(one.utilization)} of {duration(one.wall_ns)}{_saturation(one)}"
-    if one.arrival is not None:
-        felt = one.arrival
-        yield (
-            f"  an arrival  meets a stall with a chance of {percent(felt.p_wait_over_threshold)}, waits "
-            f"{duration(felt.mean_wait_ms * 1e6)} on average, p99 {duration(felt.p99_wait_ms * 1e6)}"
-        )
-    yield from (Text(line, no_wrap=True) for line in histogram.draw(one))
-
-
-def _mode_causes(one: LoopFindings, findings: Findings) -> Lines:
-    for cause in one.mode_causes:
-        mode = one.modality.modes[cause.mode - 1]
-        reach = f"{duration(mode.lo_ns)} to {duration(mode.hi_ns)}"
-        shares = f"{percent(mode.share)} of iterations, {percent(cause.busy_share)} of busy time"
-        line = f"  mode {cause.mode}, {reach}: {shares}"
-        culprit = next((c for c in findings.culprits if c.rank == cause.culprit), None)
-        if culprit is not None:
-            what = culprit_table.call_of(culprit) or culprit.cause
-            line += f"; {percent(cause.culprit_share)} of it is #{culprit.rank} {what}"
-        yield line
-
-
-def _name(one: LoopFindings) -> str:
-    loop = one.loop
-    known = filter(None, [loop.kind, f"pid {loop.pid}" if loop.pid else "", loop.name])
-    return f"loop {loop.id} ({', '.join(known)})"
-
-
-def _stalls(one: LoopFindings, threshold_ns: int, noun: str = "") -> str:
-    if not one.stall_count:
-        return f"no stall of {duration(threshold_ns)} or more"
-    longest = f", longest {duration(one.percentiles.max_ns)}" if one.percentiles else ""
-    wall = f" = {percent(one.stall_wall_share)} of wall time" if one.stall_wall_share is not None else ""
-    number = count(one.stall_count, noun) if noun else f"{one.stall_count:,}"
-    return f"{number}, {duration(one.stall_ns)} in all{wall}{longest}"
-
-
-def _saturation(one: LoopFindings) -> str:
-    if one.saturated:
-        return "; SATURATED: it never waits"
-    if one.zero_wait_share is not None and one.zero_wait_share > 0.5:
-        return f"; had work left after {percent(one.zero_wait_share)} of its iterations"
-    return ""
-
-
-def _footer(findings: Findings) -> Iterable[str | Text]:
+def _footer(findings: Findings, verbose: bool) -> Iterable[str | Text]:
     notes = findings.recording.notes
-    if findings.missing or notes:
+    if notes or findings.missing:
         yield ""
     for note in notes:
         yield f"note: {note}"
     for one in findings.missing:
         yield f"not seen: {one.what} ({one.why})"
+    if findings.culprits and not verbose:
+        yield "more: -v (all remedies with their sources, causes, victims, thread pools)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from stallscope.analysis.ledger import Cause
 from stallscope.analysis.modes import Modality
 
 _UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"))
@@ -31,6 +33,21 @@ def percent(share: float) -> str:
 def count(number: int, noun: str) -> str:
     """For example ``1 stall``, ``3,799 iterations``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+MEANING: Mapping[Cause, str] = {
+    "blocking-syscall": "waits in a system call",
+    "lock-wait": "waits for a lock that another thread holds",
+    "gil-wait": "waits while other threads run Python",
+    "gc": "collects garbage",
+    "python-cpu": "computes in Python",
+    "native-cpu": "computes in C",
+    "import": "imports a module",
+    "descheduled": "is ready, but gets no CPU",
+    "suspended": "is stopped from outside",
+    "unexplained": "not known",
+}
+"""What the loop's thread does, in words for people."""
 
 
 def short_path(path: str, cwd: str | None = None) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 from string import Formatter
+from textwrap import indent
+from typing import get_args
 
 import pytest
 
 from stallscope.analysis.advice import LOW_CONFIDENCE, advise
-from stallscope.analysis.catalogue import ALSO, CATALOGUE
+from stallscope.analysis.catalogue import ALSO, CATALOGUE, REMEDIES
 from stallscope.analysis.findings import Culprit, Location, ResourceTime
-from stallscope.analysis.ledger import Cause
-from stallscope.recording.nouns import Frame
+from stallscope.analysis.ledger import CAUSES, Cause
+from stallscope.analysis.remedies import Remedy
+from stallscope.recording.nouns import Frame, ResourceKind
 from tests.analysis.recordings import HANDLER, MS, SERVER, stack
 
 PACKAGES = "/srv/venv/lib/python3.11/site-packages/"
@@ -62,6 +66,8 @@ LOGGING = f"{STDLIB}logging/handlers.py"
 
 # name: (a culprit that gets it, one that does not)
 PRIMARY: dict[str, tuple[Culprit, Culprit]] = {
+    "pile-up": (replace(COMPUTES, kind="pile-up"), COMPUTES),
+    "saturation": (replace(COMPUTES, kind="saturation"), replace(COMPUTES, kind="pile-up")),
     "requests": (package("requests"), package("httpx")),
     "boto3": (package("botocore"), package("requests")),
     "urllib": (blocking("recvfrom", "peer", "10.0.0.5:80", inside=f"{STDLIB}http/client.py"), PLAIN_SOCKET),
@@ -116,6 +122,7 @@ BESIDES: dict[str, tuple[Culprit, Culprit]] = {
         blocking("read", "path", "/mnt/a/x", "/mnt/b/x"),
         blocking("read", "path", "/mnt/a/x", "/mnt/a/y"),
     ),
+    "many small calls": (replace(READ, calls=12), replace(READ, calls=2)),
 }
 
 
@@ -143,14 +150,17 @@ def test_what_helps_besides_is_told_where_it_does(name: str) -> None:
     assert name not in [one.remedy for one in not_given.also]
 
 
-@pytest.mark.parametrize("remedy", [*CATALOGUE, *ALSO], ids=lambda remedy: remedy.name)
-def test_an_entry_is_complete(remedy: object) -> None:
-    entry = next(one for one in (*CATALOGUE, *ALSO) if one is remedy)
-    assert entry.source.startswith("https://")
-    named = {name for text in (entry.words, entry.code) for _, name, _, _ in Formatter().parse(text) if name}
+@pytest.mark.parametrize("remedy", REMEDIES, ids=lambda remedy: remedy.name)
+def test_an_entry_is_complete(remedy: Remedy) -> None:
+    assert remedy.source.startswith("https://")
+    assert remedy.causes <= set(CAUSES)
+    assert remedy.kinds <= set(get_args(ResourceKind))
+    named = {name for text in (remedy.words, remedy.code) for _, name, _, _ in Formatter().parse(text) if name}
     assert named <= {"call", "resource", "function", "handler"}
     words = {"call": "read", "resource": "/a", "function": "blocking_part", "handler": "handle"}
-    assert max(map(len, entry.code.format(**words).splitlines()), default=0) <= 72
+    code = remedy.code.format(**words)
+    assert max(map(len, code.splitlines()), default=0) <= 72
+    ast.parse(f"async def handler():\n{indent(code or 'pass', '    ')}")
 
 
 def test_the_handler_itself_is_never_sent_to_a_thread() -> None:

@@ -287,15 +287,17 @@ def test_a_histogram_of_a_foreign_tool_is_judged_by_its_own_buckets() -> None:
     unwatched = examine(recording((), [loop([MS], wall_ns=0)]))
     assert [missing.what for missing in unwatched.missing] == ["utilization, and what an arrival feels"]
     (cause,) = one.mode_causes
-    assert (cause.mode, cause.culprit) == (2, None)
+    assert (cause.mode, cause.culprits, cause.causes) == (2, (), ())
 
 
 def test_a_stall_mode_is_traced_to_the_culprit_that_made_it() -> None:
     reads = [blocked(50 * MS, path("read", "/a"), stack(20), k * 100 * MS) for k in range(60)]
     writes = [blocked(49 * MS, path("write", "/b"), stack(30), k * 100 * MS) for k in range(20)]
     (cause,) = examine(recording(reads + writes)).loops[0].mode_causes
-    assert (cause.mode, cause.culprit) == (2, 1)
-    assert cause.culprit_share == pytest.approx(3000 / 3980)
+    assert cause.mode == 2
+    assert [rank for rank, _ in cause.culprits] == [1, 2]
+    assert [part for _, part in cause.culprits] == pytest.approx([3000 / 3980, 980 / 3980])
+    assert cause.causes == (("blocking-syscall", 1.0),)
     assert 0.7 < cause.busy_share < 0.8
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from stallscope.agent.layout import bucket_of
 from stallscope.analysis.examine import examine
 from stallscope.analysis.findings import Culprit
-from stallscope.recording.nouns import Frame, Handler, HandlerTime, Span, Stall
+from stallscope.recording.nouns import Frame, Handler, HandlerCounts, HandlerTime, Span, Stall
 from tests.analysis.recordings import FUTEX, HANDLER, LOOP_FRAMES, MS, SERVER, S, blocked, loop, path, recording, stack
 
 UPLOAD = Handler("Server.upload", SERVER, 40)
@@ -88,3 +89,128 @@ def test_the_ledger_of_the_recording_sums_to_its_stalls() -> None:
     assert sum(one.share for one in found.causes) == pytest.approx(1)
     assert {one.cause for one in found.causes} == {"blocking-syscall", "unexplained"}
     assert all(sum(one.ledger.values()) == one.ns for one in found.culprits)
+
+
+def handlers_counted(*longest_ns: int) -> tuple[HandlerCounts, ...]:
+    return tuple(HandlerCounts(1, HANDLER, {bucket_of(ns): 100}) for ns in longest_ns)
+
+
+def crowd() -> Stall:
+    """A hundred calls of one handler, half a millisecond each."""
+    spans = (Span(0, 50 * MS, 20, stack(20), FUTEX, "S", 50 * MS, 0, 1),)
+    return Stall(1, 0, 50 * MS, current=HANDLER, handlers=(HandlerTime(HANDLER, 100, 50 * MS),), spans=spans)
+
+
+def test_a_hundred_calls_of_one_handler_are_a_pile_up_where_none_was_ever_long() -> None:
+    (one,) = examine(recording([crowd()], handlers=handlers_counted(MS // 2))).culprits
+    assert (one.kind, [(time.handler, time.calls) for time in one.handlers]) == ("pile-up", [(HANDLER, 100)])
+
+
+def test_one_long_call_among_a_hundred_is_its_line_and_no_pile_up() -> None:
+    (one,) = examine(recording([crowd()], handlers=handlers_counted(MS // 2, 48 * MS))).culprits
+    assert (one.kind, one.cause, one.location and one.location.line) == ("site", "python-cpu", 20)
+
+
+def test_what_the_record_names_no_more_counts_for_the_crowd() -> None:
+    named = tuple(HandlerTime(Handler(f"task{k}", SERVER, k), 1, MS // 2) for k in range(8))
+    rest = HandlerTime(Handler("(other handlers)"), 92, 46 * MS)
+    spans = (Span(0, 50 * MS, 20, stack(20), FUTEX, "S", 50 * MS, 0, 1),)
+    (one,) = culprits(Stall(1, 0, 50 * MS, handlers=(*named, rest), spans=spans))
+    assert (one.kind, sum(time.calls for time in one.handlers)) == ("pile-up", 100)
+
+
+def test_code_without_a_file_is_blamed_on_the_line_that_called_it() -> None:
+    made = Frame("<attrs generated init app.Item>", 7, "__init__")
+    (one,) = culprits(blocked(50 * MS, path("read", "/a"), stack(20, "load", made)))
+    assert one.location is not None
+    assert (one.location.file, one.location.line) == (SERVER, 20)
+    alone = (Frame("<string>", 3, "main"), *LOOP_FRAMES[:2])
+    (one,) = culprits(blocked(50 * MS, path("read", "/a"), alone))
+    assert one.location is not None
+    assert (one.location.file, one.location.line) == ("<string>", 3)
+
+
+@pytest.mark.parametrize("name", ["<listcomp>", "load.<locals>.<listcomp>", "load.<locals>.<genexpr>"])
+def test_a_comprehension_goes_by_its_function(name: str) -> None:
+    inner = Frame(SERVER, 21, name)
+    before = blocked(50 * MS, path("read", "/a"), stack(20, "load", inner))
+    since_3_12 = blocked(50 * MS, path("read", "/a"), stack(21, "load"), S)  # comprehensions are inlined
+    (one,) = culprits(before, since_3_12)
+    assert one.location is not None
+    assert (one.location.line, one.location.function, one.stalls) == (21, "load", 2)
+
+
+def test_names_that_the_program_makes_up_are_one_handler() -> None:
+    stalls = [
+        replace(blocked(50 * MS, path("read", "/a"), uploading(45), k * S), current=Handler(f"job_{k}", SERVER, 40))
+        for k in range(5)
+    ]
+    (one,) = culprits(*stalls)
+    assert one.handler == Handler("job_*", SERVER, 40)
+    assert one.stalls == 5
+    other = replace(stalls[0], current=Handler("job_7", SERVER, 60), start_ns=9 * S)
+    assert len(culprits(*stalls, other)) == 2
+
+
+def worker(number: int, handler_line: int, *lines: int) -> tuple[Stall, ...]:
+    """The stalls of one worker, whose handler begins at that line and blocks at those."""
+    at = number * 10 * S
+    return tuple(
+        replace(
+            blocked(50 * MS, path("read", "/a"), stack(line), at + line * MS),
+            loop_id=number,
+            current=Handler("Server.handle", SERVER, handler_line),
+        )
+        for line in lines
+    )
+
+
+def of_workers(*stalls: Stall) -> tuple[Culprit, ...]:
+    numbers = sorted({stall.loop_id for stall in stalls})
+    loops = [replace(loop([50_000] * 1000 + [50 * MS] * 2, loop_id=n), process_id=n, pid=100 + n) for n in numbers]
+    return examine(recording(stalls, loops)).culprits
+
+
+def test_lines_that_moved_between_two_workers_are_one_culprit_each_at_the_newer_line() -> None:
+    found = of_workers(*worker(1, 10, 20, 25), *worker(2, 13, 23, 28))
+    assert [(one.location and one.location.line, one.stalls) for one in found] == [(23, 2), (28, 2)]
+    assert {one.handler and one.handler.line for one in found} == {13}
+
+
+def test_other_lines_of_the_same_version_stay_apart() -> None:
+    found = of_workers(*worker(1, 10, 20), *worker(2, 10, 23))
+    assert [(one.location and one.location.line, one.stalls) for one in found] == [(20, 1), (23, 1)]
+    unlike = of_workers(*worker(1, 10, 20, 25), *worker(2, 13, 23))
+    assert len(unlike) == 3
+
+
+def test_each_mode_names_all_that_fills_it() -> None:
+    reads = [blocked(50 * MS, path("read", "/a"), stack(20), k * 100 * MS) for k in range(60)]
+    writes = [blocked(49 * MS, path("write", "/b"), stack(30), 10 * S + k * 100 * MS) for k in range(20)]
+    spans = [Span(k * S, k * S + 48 * MS, 9, stack(40, "compute"), FUTEX, "S", 48 * MS, 0, 1) for k in range(20, 40)]
+    computed = [Stall(1, span.from_ns, 48 * MS, current=HANDLER, spans=(span,)) for span in spans]
+    found = examine(recording([*reads, *writes, *computed]))
+    (mode,) = found.loops[0].mode_causes
+    assert [rank for rank, _ in mode.culprits] == [1, 2, 3]
+    assert sum(part for _, part in mode.culprits) == pytest.approx(1)
+    assert [cause for cause, _ in mode.causes] == ["blocking-syscall", "python-cpu"]
+    assert sum(part for _, part in mode.causes) == pytest.approx(1)
+
+
+def test_the_ledger_of_a_culprits_stalls_is_theirs_whole() -> None:
+    spans = (
+        Span(0, 30 * MS, 9, stack(20), path("read", "/a"), "S", 0, 0, 0),
+        Span(30 * MS, 50 * MS, 9, stack(40, "compute"), FUTEX, "S", 20 * MS, 0, 1),
+    )
+    read, compute = culprits(Stall(1, 0, 50 * MS, current=HANDLER, spans=spans))
+    assert read.ledger == {"blocking-syscall": 30 * MS}
+    assert read.stalls_ledger == compute.stalls_ledger == {"blocking-syscall": 30 * MS, "python-cpu": 20 * MS}
+
+
+def test_the_gains_are_those_of_the_first_remedy_and_of_all() -> None:
+    reads = [blocked(50 * MS, path("read", "/a"), stack(20), k * 100 * MS) for k in range(200)]
+    writes = [blocked(20 * MS, path("write", "/b"), stack(30), 30 * S + k * 100 * MS) for k in range(100)]
+    now, first, both = examine(recording(reads + writes)).gains
+    assert (now.culprits, first.culprits, both.culprits) == ((), (1,), (1, 2))
+    assert [one.left.stall_wall_share for one in (now, first, both)] == pytest.approx([12 / 60, 2 / 60, 0])
+    assert examine(recording([Stall(1, 0, 50 * MS)])).gains == ()

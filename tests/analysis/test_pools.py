@@ -7,8 +7,8 @@ import pytest
 from stallscope.analysis.examine import examine
 from stallscope.analysis.findings import Pool
 from stallscope.analysis.pools import erlang_c
-from stallscope.recording.nouns import Call, Resource, Span, Stall
-from tests.analysis.recordings import FUTEX, MS, S, blocked, loop, path, recording, stack
+from stallscope.recording.nouns import Call, Executor, Resource, Span, Stall, TimedCall
+from tests.analysis.recordings import FUTEX, HANDLER, MS, S, blocked, loop, path, recording, stack
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,38 @@ def test_what_does_not_belong_in_a_thread_has_no_pool() -> None:
     assert pool(blocked(50 * MS, Call("connect", Resource("peer", "10.0.0.5:80")), stack(20))) is None
     assert pool(Stall(1, 0, 50 * MS)) is None
     assert pool(blocked(50 * MS, path("read", "/a"), stack(20)), wall_ns=0) is not None
+
+
+def reading(executor: Executor | None) -> Pool:
+    """Ten calls a second of 50 ms: half a thread's work."""
+    stalls = [blocked(50 * MS, path("read", "/a"), stack(20), k * 100 * MS) for k in range(600)]
+    loops = [loop([50_000] * 1000 + [50 * MS] * 600)]
+    found = examine(recording(stalls, loops, executors=(executor,) if executor else ())).culprits[0].pool
+    assert found is not None
+    return found
+
+
+def executor(most: int, busy: float, *, process: int = 1, default: bool = True) -> Executor:
+    return Executor(process, "asyncio", default, most, most, 100, round(100 * busy), 40, 9)
+
+
+def test_the_executor_that_is_there_has_its_own_work_already() -> None:
+    room = reading(executor(6, 1.0))
+    assert (room.default_threads, room.default_utilization, room.new_queue) == (6, 1.5 / 6, False)
+    assert room.default_p_queued == pytest.approx(erlang_c(6, 1.5))
+    full = reading(executor(6, 5.5))
+    assert (full.default_utilization, full.default_p_queued, full.new_queue) == (1.0, 1.0, True)
+
+
+def test_an_executor_of_another_process_or_that_is_no_default_says_nothing() -> None:
+    for other in (None, executor(6, 5.5, process=2), executor(6, 5.5, default=False)):
+        found = reading(other)
+        assert (found.executor, found.default_threads, found.new_queue) == (None, 5, False)
+
+
+def test_calls_that_were_counted_make_the_rate() -> None:
+    timed = [TimedCall(k * S, 60 * MS, path("read", "/a"), stack(20), 30) for k in range(10)]
+    stalls = [Stall(1, call.start_ns, 60 * MS, current=HANDLER, calls=(call,)) for call in timed]
+    found = pool(*stalls)
+    assert found is not None
+    assert (found.wait_ns, found.rate_per_s) == (2 * MS, 300 / 60)
