@@ -251,12 +251,12 @@ def _score(before: Findings, after: Findings) -> Score | None:
     """None without a what-if, or where a wall time is unknown."""
     foretold = before.prediction
     measured = after.totals.stall_wall_share
-    if foretold is None or foretold.stall_wall_share is None or measured is None:
+    if foretold is None or foretold.share_expected is None or measured is None:
         return None
     low, high = foretold.totals.stall_wall_share or 0.0, foretold.share_if_clients_wait or 0.0
-    middle = foretold.stall_wall_share
-    error = (middle - measured) / measured if measured else (0.0 if not middle else float(middle > 0))
-    return Score(middle, low, high, measured, error, abs(error) <= CLOSE or low <= measured <= high)
+    expected = foretold.share_expected
+    error = (expected - measured) / measured if measured else float(expected > 0)
+    return Score(expected, low, high, measured, error, abs(error) <= CLOSE or low <= measured <= high)
 
 
 def _notes(before: Findings, after: Findings, detailed: bool) -> Iterable[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from stallscope.analysis.advice import advise
 from stallscope.analysis.causes import causes
@@ -16,9 +17,10 @@ from stallscope.analysis.loops import examine_loop
 from stallscope.analysis.mode_causes import mode_causes
 from stallscope.analysis.patterns import patterns
 from stallscope.analysis.pools import pool
+from stallscope.analysis.throttle import Rebound
 from stallscope.analysis.totals import together
 from stallscope.analysis.versions import with_settled_names, with_versions_merged
-from stallscope.analysis.whatif import Replay, gains, predict, removed
+from stallscope.analysis.whatif import Replay, gains, gone, predict, removed
 from stallscope.recording.nouns import Missing, Recording, Stall
 
 
@@ -39,7 +41,8 @@ def examine(recording: Recording, threshold_ns: int | None = None, what_if: Remo
     blamed = blame(stalls, divided, longest_calls(recording.handlers))
     blames = heaviest_first(with_versions_merged(blamed, stalls, recording.loops))
     culprits, others = rank(blames, sum(stall.duration_ns for stall in stalls))
-    replay = _replay(loops, stalls, judged_ns)
+    rebound = Rebound(blames, stalls, loops)
+    replay = _replay(loops, stalls, judged_ns, blames, rebound)
     return Findings(
         recording=recording,
         threshold_ns=judged_ns,
@@ -57,12 +60,19 @@ def examine(recording: Recording, threshold_ns: int | None = None, what_if: Remo
         stalls=tuple(_stalls(stalls, divided, blames, len(culprits))),
         totals=together(loops, judged_ns),
         causes=causes(divided),
-        gains=gains(culprits, blames, replay),
+        gains=gains(culprits, replay),
         delays=delays(recording, loops, stalls, divided),
         patterns=patterns(stalls, blames[: len(culprits)], recording.loops),
         prediction=None
         if what_if is None
-        else predict(what_if, loops, stalls, removed(what_if, blames, len(culprits), divided), judged_ns),
+        else predict(
+            what_if,
+            loops,
+            stalls,
+            removed(what_if, blames, len(culprits), divided),
+            judged_ns,
+            partial(rebound.factor, gone(what_if, blames)),
+        ),
     )
 
 
@@ -75,11 +85,17 @@ def _loops(recording: Recording, threshold_ns: int) -> list[LoopFindings]:
     return sorted(found, key=lambda one: (-one.stall_ns, -one.iterations, one.loop.id))
 
 
-def _replay(loops: Iterable[LoopFindings], stalls: Sequence[Stall], threshold_ns: int) -> Replay:
+def _replay(
+    loops: Iterable[LoopFindings],
+    stalls: Sequence[Stall],
+    threshold_ns: int,
+    blames: Sequence[Blame],
+    rebound: Rebound,
+) -> Replay:
     stalled = [one for one in loops if one.stall_count]
     wall_ns = sum(one.wall_ns for one in stalled)
     durations = [stall.duration_ns for stall in stalls]
-    return Replay((one.held for one in stalled), wall_ns, threshold_ns, durations)
+    return Replay((one.held for one in stalled), wall_ns, threshold_ns, durations, blames, rebound)
 
 
 def _finished(
@@ -95,7 +111,7 @@ def _finished(
             culprit,
             advice=advise(culprit, [other for other in culprits if other.handler == culprit.handler]),
             stalls_ledger=ledger(part for index in one.by_stall for part in divided[index]),
-            what_if=replay.without(one.by_stall),
+            what_if=replay.without(culprit.rank),
             pool=pool_of(culprit, one),
         )
         for culprit, one in zip(culprits, blames, strict=False)  # the first blames are the culprits

@@ -184,10 +184,12 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The loops that stalled, had the culprit's time not passed: all else as recorded."""
+    """The loops that stalled, had the culprit's time not passed."""
 
     p99_ns: int
+    """All else as recorded."""
     stall_wall_share: float | None
+    """As expected: what is left may come more often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +304,12 @@ class Prediction:
     loops: tuple[LoopFindings, ...]
     """In the order of the findings' own; their wall time is as recorded, as if requests came no faster."""
     totals: Totals
+    share_expected: float | None
+    """Stall time as a share of wall time, where the truth between `totals` and the next is expected: what a comparison
+    scores."""
     share_if_clients_wait: float | None
-    """Stall time as a share of wall time if the time that is gained is filled with more of the same requests, as
-    clients do that wait for an answer before they ask again.  The truth lies between this and `totals`."""
-
-    @property
-    def stall_wall_share(self) -> float | None:
-        """The middle of the two: what a comparison scores."""
-        low, high = self.totals.stall_wall_share, self.share_if_clients_wait
-        return None if low is None or high is None else (low + high) / 2
+    """The same if all the time that is gained is filled with more of the same requests, as clients do that wait for an
+    answer before they ask again, and do nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def pool(
         threads=threads,
         utilization=work / threads,
         p_queued=erlang_c(threads, work),
-        mean_queue_ns=round(_mean_wait(threads, work, wait_ns + compute_ns)),
+        mean_queue_ns=round(min(wall_ns, _mean_wait(threads, work, wait_ns + compute_ns))),
         executor=executor,
         default_threads=size,
         default_utilization=offered / size,

@@ -1,15 +1,15 @@
 """What-if: the recorded iterations replayed without a culprit's time, or without a cause's.
 
 Every iteration stays, shorter by what is taken away, and wall time stays as it was: as if requests came no faster.
-Clients that wait for one answer before they ask again do come faster then, and meet more of what is left: if all the
-time that is gained is filled with more of the same, wall time is shorter by it for the same work.  The truth lies
-between the two, so both are told.
+That is the least.  Clients that wait for one answer before they ask again do come faster then, and meet more of what
+is left: if all the time that is gained is filled with more of the same, wall time is shorter by it for the same work.
+That is the most.  Where between them the truth lies is estimated from what came behind the stalls (`throttle`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from stallscope.analysis.culprits import NOBODYS, Blame
@@ -17,6 +17,7 @@ from stallscope.analysis.findings import Culprit, Gain, LoopFindings, Prediction
 from stallscope.analysis.ledger import Cause, Slice
 from stallscope.analysis.lengths import Lengths, changed, percentile_histogram
 from stallscope.analysis.loops import examine_loop
+from stallscope.analysis.throttle import Rebound
 from stallscope.analysis.totals import together
 from stallscope.errors import UnreadableInput
 from stallscope.recording.nouns import Stall
@@ -25,24 +26,39 @@ from stallscope.recording.nouns import Stall
 class Replay:
     """The loops that stalled, ready to be asked what they were without a culprit."""
 
-    def __init__(self, loops: Iterable[Lengths], wall_ns: int, threshold_ns: int, durations_ns: Sequence[int]) -> None:
-        """`durations_ns` are the stalls that culprits are blamed for, by index."""
+    def __init__(
+        self,
+        loops: Iterable[Lengths],
+        wall_ns: int,
+        threshold_ns: int,
+        durations_ns: Sequence[int],
+        blames: Sequence[Blame],
+        rebound: Rebound,
+    ) -> None:
+        """`durations_ns` are the stalls that `blames` are for, by index."""
         held = list(loops)
         self._histogram = percentile_histogram(pair for one in held for pair in one.known)
         self._stall_ns = sum(one.at_least(threshold_ns)[1] for one in held)
         self._durations_ns = durations_ns
         self._wall_ns = wall_ns
         self._threshold_ns = threshold_ns
+        self._blames = blames
+        self._rebound = rebound
 
-    def without(self, blamed_ns: Mapping[int, int]) -> WhatIf:
-        """What would be left, had those ns of those stalls not passed."""
-        changes = [(self._durations_ns[index], self._durations_ns[index] - ns) for index, ns in blamed_ns.items()]
+    def without(self, *numbers: int) -> WhatIf:
+        """What would be left without the blames of these numbers, from 1."""
+        blamed: Counter[int] = Counter()
+        for number in numbers:
+            blamed.update(self._blames[number - 1].by_stall)
+        changes = [(self._durations_ns[index], self._durations_ns[index] - ns) for index, ns in blamed.items()]
         gone_ns = sum(old - (new if new >= self._threshold_ns else 0) for old, new in changes)
         self._move(changes)
         p99_ns = int(self._histogram.get_percentile_to_value_dict([99.0])[99.0])
         self._move((new, old) for old, new in changes)
-        left_ns = max(0, self._stall_ns - gone_ns)
-        return WhatIf(p99_ns, min(1.0, left_ns / self._wall_ns) if self._wall_ns > 0 else None)
+        if self._wall_ns <= 0:
+            return WhatIf(p99_ns, None)
+        factor = self._rebound.factor(numbers, blamed.total() / self._wall_ns)
+        return WhatIf(p99_ns, min(1.0, factor * max(0, self._stall_ns - gone_ns) / self._wall_ns))
 
     def _move(self, changes: Iterable[tuple[int, int]]) -> None:
         for old, new in changes:
@@ -50,23 +66,22 @@ class Replay:
             self._histogram.record_value(max(1, new), 1)
 
 
-def gains(culprits: Sequence[Culprit], blames: Sequence[Blame], replay: Replay) -> tuple[Gain, ...]:
-    """What the remedies would gain: the first one, and all of them; `blames` are those of the culprits."""
-    own = [(one.rank, its) for one, its in zip(culprits, blames, strict=False) if one.cause not in NOBODYS]
-    if not own:
+def gains(culprits: Iterable[Culprit], replay: Replay) -> tuple[Gain, ...]:
+    """What the remedies would gain: the first one, and all of them."""
+    ranks = tuple(one.rank for one in culprits if one.cause not in NOBODYS)
+    if not ranks:
         return ()
-    tried = [own[:0], own[:1], *([own] if len(own) > 1 else [])]
-    return tuple(
-        Gain(tuple(rank for rank, _ in some), replay.without(_together(its for _, its in some))) for some in tried
+    tried = [(), ranks[:1], *([ranks] if len(ranks) > 1 else [])]
+    return tuple(Gain(some, replay.without(*some)) for some in tried)
+
+
+def gone(removal: Removal, blames: Sequence[Blame]) -> frozenset[int]:
+    """The numbers, from 1, of the blames that a removal takes away whole."""
+    return frozenset(
+        number
+        for number, one in enumerate(blames, 1)
+        if number in removal.culprits or (one.site.cause in removal.causes and one.site.kind == "site")
     )
-
-
-def _together(blames: Iterable[Blame]) -> Counter[int]:
-    """The ns that these took of each stall, by the stall's index."""
-    taken: Counter[int] = Counter()
-    for one in blames:
-        taken.update(one.by_stall)
-    return taken
 
 
 def removed(removal: Removal, blames: Sequence[Blame], ranked: int, divided: Sequence[Sequence[Slice]]) -> Counter[int]:
@@ -75,14 +90,15 @@ def removed(removal: Removal, blames: Sequence[Blame], ranked: int, divided: Seq
     Raises UnreadableInput where it names a culprit or a cause that the recording has not.
     """
     _require(removal, ranked, {part.cause for parts in divided for part in parts})
-    gone: Counter[int] = Counter()
+    taken: Counter[int] = Counter()
+    whole = gone(removal, blames)
     for number, one in enumerate(blames, 1):
-        if number in removal.culprits or (one.site.cause in removal.causes and one.site.kind == "site"):
-            gone.update(one.by_stall)
+        if number in whole:
+            taken.update(one.by_stall)
         elif one.site.kind == "pile-up":  # all parts of its stalls are its own
             for index in one.by_stall:
-                gone[index] += sum(part.ns for part in divided[index] if part.cause in removal.causes)
-    return +gone
+                taken[index] += sum(part.ns for part in divided[index] if part.cause in removal.causes)
+    return +taken
 
 
 def predict(
@@ -91,8 +107,10 @@ def predict(
     stalls: Sequence[Stall],
     removed_ns: Mapping[int, int],
     threshold_ns: int,
+    rebound: Callable[[float], float],
 ) -> Prediction:
-    """The loops as they would have been, had `removed_ns` of the stalls not passed."""
+    """The loops as they would have been, had `removed_ns` of the stalls not passed; `rebound` tells how much more of
+    the rest would come, from the share of wall time that is gained."""
     changes: dict[int, list[tuple[int, int]]] = {one.loop.id: [] for one in loops}
     for index, ns in removed_ns.items():
         stall = stalls[index]
@@ -101,11 +119,13 @@ def predict(
     totals = together(replayed, threshold_ns)
     gone_ns = sum(removed_ns.values())
     busier_ns = totals.wall_ns - gone_ns
+    least = totals.stall_wall_share
     return Prediction(
         removal=removal,
         removed_ns=gone_ns,
         loops=replayed,
         totals=totals,
+        share_expected=None if least is None else min(1.0, least * rebound(gone_ns / totals.wall_ns)),
         share_if_clients_wait=min(1.0, totals.stall_ns / busier_ns) if totals.wall_ns and busier_ns > 0 else None,
     )
 

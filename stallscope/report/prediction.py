@@ -29,7 +29,7 @@ def _lines(findings: Findings, foretold: Prediction) -> Lines:
     yield f"  {duration(foretold.removed_ns)} of stall time would not pass"
     yield ""
     yield from side_by_side.figures(totals_table.rows(findings.totals, foretold.totals), NAMES)
-    yield from clients_wait(foretold)
+    yield from rebound(foretold)
     yield ""
     yield from (Text(line, no_wrap=True) for line in side_by_side.draw(findings.totals, foretold.totals, NAMES))
     yield ""
@@ -37,13 +37,14 @@ def _lines(findings: Findings, foretold: Prediction) -> Lines:
     yield f"predicted: {verdict_of(foretold.totals.modality)}"
 
 
-def clients_wait(foretold: Prediction) -> Lines:
-    """The other end of the prediction, where there is one."""
-    if foretold.share_if_clients_wait is not None and foretold.totals.stall_ns:
+def rebound(foretold: Prediction) -> Lines:
+    """How much more of the rest may come, where there is a rest."""
+    expected, most = foretold.share_expected, foretold.share_if_clients_wait
+    if expected is not None and most is not None and foretold.totals.stall_ns:
         yield (
-            "  This holds if requests come no faster than they did. Clients that wait for one answer before they ask "
-            f"again will come faster, and meet what is left more often: then stalls take up to "
-            f"{percent(foretold.share_if_clients_wait)} of wall time."
+            f"  The column holds if requests come no faster than they did. Clients that wait for one answer before "
+            f"they ask again come faster, and meet what is left more often: by what came behind the stalls so far, "
+            f"expect stalls of {percent(expected)} of wall time, and of {percent(most)} at most."
         )
 
 

@@ -38,7 +38,7 @@ def prediction(one: Prediction) -> Json:
         "culprits": list(one.removal.culprits),
         "causes": list(one.removal.causes),
         "removed_ms": milliseconds(one.removed_ns),
-        "stall_wall_share": rounded_share(one.stall_wall_share),
+        "stall_wall_share": rounded_share(one.share_expected),
         "stall_wall_share_if_clients_wait": rounded_share(one.share_if_clients_wait),
         **totals(one.totals),
     }

@@ -117,13 +117,13 @@ def _executors(executors: Sequence[Executor]) -> Lines:
     if not executors:
         return
     yield ""
-    head = f"{'threads':>8}{'of':>7}{'busy':>7}{'queued':>9}{'deepest':>9}"
+    head = f"{'threads':>8}{'of':>9}{'busy':>7}{'queued':>9}{'deepest':>9}"
     yield Text(f"{head}   thread pool, as it was", style="bold", no_wrap=True)
     for one in executors:
         most = _UNKNOWN if one.most_threads is None else f"{one.most_threads:,}"
         looks = max(1, one.looks)
         row = (
-            f"{one.threads:>8,}{most:>7}{one.busy / looks:>7.1f}{percent(one.queued_looks / looks):>9}{one.deepest:>9,}"
+            f"{one.threads:>8,}{most:>9}{one.busy / looks:>7.1f}{percent(one.queued_looks / looks):>9}{one.deepest:>9,}"
         )
         yield Text(f"{row}   {one.name}{' (default)' if one.is_default else ''}", no_wrap=True)
     yield "  busy: threads at work, on average. Queued: the share of looks that met calls waiting for a thread."

@@ -57,6 +57,14 @@ def test_a_pool_that_would_be_the_new_queue_is_called_so() -> None:
     assert found.default_p_queued == 1.0
 
 
+def test_stalls_that_cannot_be_are_no_reason_to_fail() -> None:
+    """A damaged recording may hold more stall time than time."""
+    stalls = [blocked(9000 * S, path("read", "/a"), stack(20), k) for k in range(60)]
+    found = examine(recording(stalls)).culprits[0].pool
+    assert found is not None
+    assert (found.threads, found.mean_queue_ns) == (512, 60 * S)
+
+
 def test_what_does_not_belong_in_a_thread_has_no_pool() -> None:
     assert pool(blocked(50 * MS, Call("connect", Resource("peer", "10.0.0.5:80")), stack(20))) is None
     assert pool(Stall(1, 0, 50 * MS)) is None

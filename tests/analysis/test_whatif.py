@@ -27,7 +27,8 @@ def test_without_one_culprit_the_other_is_left() -> None:
     assert left.iterations == 10_300
     assert left.stall_wall_share == pytest.approx(2 / 60)
     assert foretold.share_if_clients_wait == pytest.approx(2 / 50)
-    assert foretold.stall_wall_share == pytest.approx((2 / 60 + 2 / 50) / 2)
+    assert foretold.share_expected is not None
+    assert 2 / 60 <= foretold.share_expected <= 2 / 50
     assert left.arrival is not None
     assert left.arrival.mean_wait_ms == pytest.approx(100 * 20**2 / (2 * 60_000), rel=0.01)
 

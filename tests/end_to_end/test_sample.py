@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -84,6 +85,41 @@ def test_its_report_names_them(untreated: tuple[Path, Json]) -> None:
     for call in truth():
         assert f"{call['syscall']}(" in text
         assert f"{Path(call['file']).name}:{call['line']}" in text
+
+
+ANSWERS = {
+    "is it serious?": r"stalled [\d.]+ % of the time: \d+ stalls of 10 ms or more",
+    "what do users feel?": r"who comes at a random moment meets a stall with a chance of [\d.]+ %, and waits",
+    "is it a disk, a lock, or the CPU?": r"In its stalls the loop: [\d.]+ % waits in a system call",
+    "which handler do I change?": r"FileServer\.handle_client ",
+    "which line?": r"(access_log|file_server)\.py:\d+ in (AccessLog\.write_page|read_block|open_file)",
+    "which file or peer?": r"(write\(\S*access\.log|read\(\S*cold/\*\.bin|openat\(\S*backup/\*\.bin)\)",
+    "what do I write instead?": r"(lines\.put\(line\)|await asyncio\.to_thread\((read_block|open_file), \.\.\.\))",
+    "what will it buy?": r"Mend #\d first: stalls take [\d.]+ % of the time then",
+    "is one remedy enough?": r"then, [\d.<]+ % without (#1 to #3|the \d with a remedy)",
+    "is all slow, or some?": r"p50 \d+ µs, .*; bimodal .* mode 2 near [\d.]+ ms, .*: [\d.]+ % of iterations",
+}
+MORE_ANSWERS = {
+    "is it a timer, do all workers stall at once?": r"The stalls keep no period, and no two processes|cadence:",
+    "who suffers?": r"took inflicted suffered calls handler",
+    "how many threads, and will they queue?": r"A thread pool for it: .* need \d threads?; .* The default executor may",
+}
+
+
+def test_ten_questions_of_an_engineer_on_call_are_answered(untreated: tuple[Path, Json]) -> None:
+    directory, _ = untreated
+    for words, answers in (((), ANSWERS), (("-v",), MORE_ANSWERS)):
+        text = " ".join(execute((*STALLSCOPE, "analyze", "x.stall", *words), directory).stdout.decode().split())
+        unanswered = [question for question, answer in answers.items() if not re.search(answer, text)]
+        assert unanswered == [], text
+
+
+def test_its_report_is_one_screen(untreated: tuple[Path, Json]) -> None:
+    directory, _ = untreated
+    text = execute((*STALLSCOPE, "analyze", "x.stall"), directory).stdout.decode()
+    assert (
+        24 <= len(text.splitlines()) <= 44
+    )  # a busy machine adds a row of "descheduled", and a valley of several rows
 
 
 def test_with_every_remedy_nothing_blocks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import NoneType
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from stallscope.analysis.examine import examine
 from stallscope.analysis.findings import Removal
-from stallscope.recording.nouns import Fidelity, GcPause, Missing, Recording, Stall
+from stallscope.recording.nouns import Executor, Fidelity, GcPause, Missing, Recording, Stall
 from stallscope.report.json_report import as_dict, render
 from tests.analysis.recordings import MS, S, blocked, loop, path, recording, stack
 
@@ -151,3 +152,27 @@ def test_more_keys_than_the_contract() -> None:
     assert [one["own_ms"] for one in found["handlers"]] == [600.0]
     assert found["prediction"]["stalls"]["count"] == 0
     assert as_dict(examine(recording(ticks)))["prediction"] is None
+
+
+def test_what_fills_a_mode_what_else_passed_and_what_all_remedies_gain() -> None:
+    pool = Executor(1, "asyncio", True, 6, 3, 40, 60, 2, 5)
+    found = as_dict(examine(replace(busy_recording(), executors=(pool,))))
+    (mode,) = [one for one in found["loops"][0]["modes"] if one["stall_mode"]]
+    assert mode["culprits"][0] == {"culprit": mode["culprit"], "share": mode["culprit_share"]}
+    assert sum(one["share"] for one in mode["culprits"]) == pytest.approx(1, abs=1e-5)
+    assert [one["cause"] for one in mode["causes"]] == ["blocking-syscall", "unexplained", "gc"]
+    for one in found["culprits"][:3]:
+        assert sum(one["stalls_ledger"].values()) >= sum(one["ledger"].values())
+    assert [one["culprits"] for one in found["gains"]] == [[], [1], [1, 3]]
+    assert found["executors"] == [
+        {
+            "name": "asyncio",
+            "default": True,
+            "most_threads": 6,
+            "threads": 3,
+            "mean_busy": 1.5,
+            "queued_share": 0.05,
+            "deepest_queue": 5,
+        }
+    ]
+    assert found["culprits"][0]["pool"]["executor"] == found["executors"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from stallscope.analysis.examine import examine
 from stallscope.recording.nouns import (
     Call,
+    Executor,
     Frame,
     Handler,
     HandlerCounts,
@@ -18,6 +20,7 @@ from stallscope.recording.nouns import (
     Resource,
     Span,
     Stall,
+    TimedCall,
 )
 from stallscope.report.terminal import render
 from stallscope.report.words import duration, percent, short_path
@@ -198,3 +201,38 @@ def test_a_cadence_is_a_sentence_of_the_report() -> None:
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_the_report_fits_one_screen(name: str) -> None:
     assert len(report(RECORDINGS[name]).splitlines()) <= 40
+
+
+def test_verbose_tells_of_the_pools_that_are_there() -> None:
+    pools = (Executor(1, "asyncio", True, 2, 2, 100, 190, 40, 9), Executor(1, "disk", False, None, 4, 100, 100, 0, 0))
+    text = report(recording(READS, executors=pools), verbose=True)
+    words = " ".join(text.split())
+    assert "The default executor may have 2 threads: 99.2 % busy with this" in words
+    assert "so the pool becomes the new queue. Give them a pool of their own." in words
+    assert "       2        2    1.9   40.0 %        9   asyncio (default)" in text
+    assert "       4  unknown    1.0      0 %        0   disk" in text
+    assert "The process used no default executor; Python gives it 5 threads at least" in " ".join(
+        report(RECORDINGS["reads"], verbose=True).split()
+    )
+
+
+def test_many_small_calls_are_told_by_their_number() -> None:
+    calls = (TimedCall(0, 45 * MS, path("newfstatat", "/srv/index"), stack(20), 300),)
+    made = recording((Stall(1, 0, 50 * MS, calls=calls),))
+    assert "newfstatat(/srv/index) x300" in report(made)
+    assert "measured: 300 calls in 1 stall, 150 µs each on average" in report(made, verbose=True)
+
+
+def test_the_remedies_of_the_next_two_are_a_line_each() -> None:
+    writes = [blocked(20 * MS, path("write", "/srv/x"), stack(30, "log"), 30 * S + k * 100 * MS) for k in range(50)]
+    opens = [blocked(15 * MS, path("openat", "/srv/y"), stack(40, "load"), 45 * S + k * 100 * MS) for k in range(50)]
+    text = report(recording((*READS, *writes, *opens)))
+    assert re.search(r"Mend #1 first: stalls take [23]\.\d+ % of the time then, 0 % without #1 to #3", text)
+    assert "  then #2: lines = queue.SimpleQueue()" in text
+    assert "  then #3: data = await asyncio.to_thread(load, ...)  # opens and reads" in text
+
+
+def test_a_number_is_not_parted_from_its_unit() -> None:
+    for name in RECORDINGS:
+        for line in report(RECORDINGS[name], verbose=True).splitlines():
+            assert line.split()[:1] not in (["%"], ["ms"], ["s"], ["µs"])
