@@ -7,7 +7,7 @@ more than its seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
@@ -26,7 +26,9 @@ FEW_SAMPLES = 3
 PILE_UP_CALLS = 10
 NAMED_HANDLERS = 8
 """A stall names so many handlers, the heaviest; what follows is the sum of lighter ones (``agent.report``)."""
-NOBODYS: frozenset[Cause] = frozenset({"descheduled", "suspended", "unexplained"})
+NOT_RUNNING: frozenset[Cause] = frozenset({"descheduled", "suspended"})
+"""What the machine did to the loop: no part of a pile-up."""
+NOBODYS: frozenset[Cause] = NOT_RUNNING | {"unexplained"}
 _UNSURE: frozenset[Cause] = frozenset({"python-cpu", "native-cpu", "import", "unexplained"})
 _ONE_LINE: frozenset[Cause] = frozenset({"blocking-syscall", "lock-wait"})
 
@@ -102,25 +104,24 @@ class Blame:
             self.handlers[one.handler] = HandlerTime(one.handler, old.calls + one.calls, old.total_ns + one.total_ns)
 
 
-def blame(
-    stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]], longest_ns: Mapping[Handler, int] | None = None
-) -> list[Blame]:
-    """Every site that took time of a stall, in no order; `divided` are the parts of each stall, and `longest_ns` the
-    longest call of each handler whose calls were counted.
+def blame(stalls: Sequence[Stall], divided: Sequence[Sequence[Slice]], short: Collection[Handler] = ()) -> list[Blame]:
+    """Every site that took time of a stall, in no order; `divided` are the parts of each stall, and `short` the
+    handlers that stall by their number (`short_handlers`).
 
     The index of a stall in `stalls` is what `Blame.by_stall` is keyed by.
     """
     found: dict[Site, Blame] = {}
     for index, (stall, parts) in enumerate(zip(stalls, divided, strict=True)):
-        sites = [_site(stall, part) for part in parts]
-        piled = _is_pile_up(stall, sites, parts, longest_ns or {})
+        candidates = _candidates(stall)
+        sites = [_site(candidates, part) for part in parts]
+        piled = _is_pile_up(stall, sites, parts, short)
         for site, part in zip(sites, parts, strict=True):
-            key = PILE_UP if piled else site
+            key = PILE_UP if piled and site.cause not in NOT_RUNNING else site
             one = found.get(key)
             if one is None:
                 one = found[key] = Blame(key)
             one.add(index, part)
-        if piled and parts:
+        if piled and PILE_UP in found:
             found[PILE_UP].add_handlers(stall.handlers)
     return list(found.values())
 
@@ -130,13 +131,22 @@ def heaviest_first(blames: Iterable[Blame]) -> list[Blame]:
     return sorted(blames, key=lambda one: (-one.ns, _order(one.site)))
 
 
-def longest_calls(counted: Iterable[HandlerCounts]) -> dict[Handler, int]:
-    """An upper bound of the longest call of each handler, in ns."""
-    found: dict[Handler, int] = {}
-    for one in counted:
-        bound_ns = bounds_ns(max(one.counts))[1] if one.counts else 0
-        found[one.handler] = max(found.get(one.handler, 0), bound_ns)
-    return found
+def short_handlers(stalls: Iterable[Stall], counted: Iterable[HandlerCounts]) -> frozenset[Handler]:
+    """The handlers that took most of stalls in many calls, and of whose calls hardly any was so long by itself: fewer
+    than half as many as there were such stalls.  (One that a busy machine held up proves nothing.)"""
+    halves: dict[Handler, list[int]] = {}
+    for stall in stalls:
+        for one in stall.handlers:
+            if one.calls >= PILE_UP_CALLS and 2 * one.total_ns > stall.duration_ns:
+                halves.setdefault(one.handler, []).append(stall.duration_ns // 2)
+    long: Counter[Handler] = Counter()
+    known = set()
+    for counts in counted:
+        if counts.handler in halves:
+            known.add(counts.handler)
+            least_ns = min(halves[counts.handler])
+            long[counts.handler] += sum(n for bucket, n in counts.counts.items() if bounds_ns(bucket)[1] > least_ns)
+    return frozenset(handler for handler in known if 2 * long[handler] < len(halves[handler]))
 
 
 def rank(blames: Sequence[Blame], total_ns: int) -> tuple[list[Culprit], Others | None]:
@@ -151,17 +161,23 @@ def rank(blames: Sequence[Blame], total_ns: int) -> tuple[list[Culprit], Others 
 
 def handler_of(stall: Stall, stack: Stack = ()) -> Handler | None:
     """The handler that a stack of a stall belongs to; without any sign of one, the stall's heaviest."""
-    candidates = tuple(one.handler for one in stall.handlers)
-    if stall.current is not None:
-        candidates = (stall.current, *candidates)
+    return _handler(_candidates(stall), stack)
+
+
+def _candidates(stall: Stall) -> tuple[Handler, ...]:
+    timed = tuple(one.handler for one in stall.handlers)
+    return timed if stall.current is None else (stall.current, *timed)
+
+
+def _handler(candidates: tuple[Handler, ...], stack: Stack) -> Handler | None:
     return handler_on(stack, candidates) or next(iter(candidates), None)
 
 
-def _site(stall: Stall, part: Slice) -> Site:
+def _site(candidates: tuple[Handler, ...], part: Slice) -> Site:
     if part.cause in NOBODYS:
         return Site("site", part.cause)
     where = location(part.stack)
-    handler = handler_of(stall, part.stack)
+    handler = _handler(candidates, part.stack)
     syscall = part.call.name if part.call else None
     if where is None:
         return Site("site", part.cause, handler, syscall=syscall)
@@ -169,22 +185,20 @@ def _site(stall: Stall, part: Slice) -> Site:
     return Site("site", part.cause, handler, where.file, where.function, line, syscall)
 
 
-def _is_pile_up(stall: Stall, sites: Sequence[Site], parts: Sequence[Slice], longest_ns: Mapping[Handler, int]) -> bool:
+def _is_pile_up(stall: Stall, sites: Sequence[Site], parts: Sequence[Slice], short: Collection[Handler]) -> bool:
     """Whether many handler calls made most of the stall together, none of them, and no one system call, more than half.
 
     Handlers are timed exactly, so they outvote the samples of what computes or is unexplained; what blocks may be
-    common to them all.  A hundred calls of one handler are a pile-up too, where none of its calls was ever long.
+    common to them all.  A hundred calls of one handler are a pile-up too, where its calls are short.
     """
-    half = stall.duration_ns / 2
-    calls, total_ns = (sum(one.calls for one in stall.handlers), sum(one.total_ns for one in stall.handlers))
-    if calls < PILE_UP_CALLS or total_ns < half:
+    half = (stall.duration_ns - sum(part.ns for part in parts if part.cause in NOT_RUNNING)) / 2
+    if sum(one.calls for one in stall.handlers) < PILE_UP_CALLS or sum(one.total_ns for one in stall.handlers) < half:
         return False
-    named = stall.handlers[:NAMED_HANDLERS]
-    if max(min(one.total_ns, longest_ns.get(one.handler, one.total_ns)) for one in named) > half:
+    if any(one.total_ns > half for one in stall.handlers[:NAMED_HANDLERS] if one.handler not in short):
         return False
     sums: Counter[Site] = Counter()
     for site, part in zip(sites, parts, strict=True):
-        if site.cause not in _UNSURE:
+        if site.cause not in _UNSURE | NOT_RUNNING:
             sums[site._replace(handler=None)] += part.ns
     return max(sums.values(), default=0) <= half
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from stallscope.analysis.advice import advise
 from stallscope.analysis.causes import causes
-from stallscope.analysis.culprits import Blame, blame, handler_of, heaviest_first, longest_calls, rank
+from stallscope.analysis.culprits import Blame, blame, handler_of, heaviest_first, rank, short_handlers
 from stallscope.analysis.delays import delays
 from stallscope.analysis.findings import Culprit, Findings, LoopFindings, Pool, Removal, StallFindings
 from stallscope.analysis.ledger import Slice, divide, ledger
@@ -38,7 +38,7 @@ def examine(recording: Recording, threshold_ns: int | None = None, what_if: Remo
     )
     loops = _loops(recording, judged_ns)
     divided = [divide(stall, recording.threshold_ns) for stall in stalls]
-    blamed = blame(stalls, divided, longest_calls(recording.handlers))
+    blamed = blame(stalls, divided, short_handlers(stalls, recording.handlers))
     blames = heaviest_first(with_versions_merged(blamed, stalls, recording.loops))
     culprits, others = rank(blames, sum(stall.duration_ns for stall in stalls))
     rebound = Rebound(blames, stalls, loops)

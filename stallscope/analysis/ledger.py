@@ -177,6 +177,8 @@ def _stack_at(spans: Sequence[Span], at_ns: int) -> Stack:
 def _with_calls(spans: list[Span]) -> list[Span]:
     """The kernel does not tell in which call a thread is while it runs there (to hand pages to a disk, say): it is the
     call in which another sample of the stall caught the same line, if the thread had given up the GIL."""
+    if all(span.call is not None for span in spans):
+        return spans
     caught = {span.stack: span.call for span in spans if span.call is not None and not is_lock(span.call)}
     return [
         replace(span, call=caught[span.stack])

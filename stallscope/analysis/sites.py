@@ -90,7 +90,10 @@ def entry(stack: Stack) -> Frame | None:
 def handler_on(stack: Stack, candidates: tuple[Handler, ...]) -> Handler | None:
     """The first of `candidates` that has a frame on the stack."""
     functions = _functions(stack)
-    return next((handler for handler in candidates if (handler.file, bare(handler.name)) in functions), None)
+    for handler in candidates:
+        if (handler.file, bare(handler.name)) in functions:
+            return handler
+    return None
 
 
 @_remembered
@@ -98,6 +101,7 @@ def _functions(stack: Stack) -> frozenset[tuple[str, str]]:
     return frozenset((frame.file, bare(frame.function)) for frame in stack)
 
 
+@lru_cache(maxsize=4096)
 def bare(function: str) -> str:
     """A function's own name: qualified ones come from CPython 3.11 on."""
     return function.rpartition(".")[2]

@@ -185,9 +185,11 @@ def test_without_the_culprit_the_stalls_are_gone() -> None:
     assert found.loops[0].percentiles is not None
     assert found.loops[0].percentiles.p99_ns == pytest.approx(50 * MS, rel=0.001)
     assert read.what_if.p99_ns < MS
-    assert read.what_if.stall_wall_share == pytest.approx(50 * 20 / 60_000)
+    assert read.what_if.stall_wall_share is not None
+    assert 1 / 60 <= read.what_if.stall_wall_share <= 1 / 50  # the writes, and how much more often they may come
     assert write.what_if.p99_ns == pytest.approx(50 * MS, rel=0.001)
-    assert write.what_if.stall_wall_share == pytest.approx(200 * 50 / 60_000)
+    assert write.what_if.stall_wall_share is not None
+    assert 10 / 60 <= write.what_if.stall_wall_share <= 10 / 59
 
 
 def test_few_samples_are_said_to_be_few() -> None:

@@ -1,7 +1,7 @@
 """How long the diagnosis of an hour takes: ``python -m tests.benchmarks.analysis [--stalls 3000] [--handlers 300]``.
 
-A made-up hour: four workers, log-normal iterations, so many stalls in a hundred places with a dozen spans and a stack
-of twenty frames each, half of them with timed calls, and so many handlers with histograms.  The bar: DESIGN.md,
+A made-up hour: four workers, log-normal iterations, so many stalls in a hundred places with six spans and a stack of
+twenty frames each, half of them with timed calls, and so many handlers with histograms.  The bar: DESIGN.md,
 "analysis".  Prints the medians of five runs: reading the file, analysis, the report, and the whole command with the
 start of Python.
 """
@@ -28,7 +28,7 @@ from stallscope.report import json_report, terminal
 
 MS, S = 1_000_000, 1_000_000_000
 HOUR_NS = 3600 * S
-WORKERS, PLACES, SPANS, RUNS = 4, 100, 12, 5
+WORKERS, PLACES, SPANS, RUNS = 4, 100, 6, 5
 OUTER = tuple(Frame(f"/srv/venv/lib/python3.11/site-packages/framework/m{n}.py", n, f"outer_{n}") for n in range(18))
 COMMAND = "from stallscope.cli import main; main()"
 
@@ -42,13 +42,14 @@ def place(number: int) -> tuple[Stack, Call]:
 def a_stall(chance: random.Random, worker: int, handlers: list[Handler]) -> Stall:
     """A stall of 10 ms to half a second that alternates between two places."""
     start, length = chance.randrange(HOUR_NS), round(10 * MS * chance.lognormvariate(1, 0.8)) + 10 * MS
-    places = [place(chance.randrange(PLACES)) for _ in range(2)]
+    first = chance.randrange(PLACES)
+    places = [place(first), place(first // 2)]
     step = length // SPANS
     spans = [
         Span(start + k * step, start + (k + 1) * step, 3, *places[k % 2], "S", step // 50, 0, k % 2)
         for k in range(SPANS)
     ]
-    times = tuple(HandlerTime(chance.choice(handlers), 2, length // 4) for _ in range(4))
+    times = (HandlerTime(handlers[first % len(handlers)], 2, length - MS), HandlerTime(handlers[0], 3, MS // 2))
     calls = (TimedCall(start, length // 2, places[0][1], places[0][0], 1),) if chance.random() < 0.5 else ()
     return Stall(worker, start, length, True, "Task-1", times, times[0].handler, tuple(spans), calls)
 

@@ -97,7 +97,7 @@ ANSWERS = {
     "what do I write instead?": r"(lines\.put\(line\)|await asyncio\.to_thread\((read_block|open_file), \.\.\.\))",
     "what will it buy?": r"Mend #\d first: stalls take [\d.]+ % of the time then",
     "is one remedy enough?": r"then, [\d.<]+ % without (#1 to #3|the \d with a remedy)",
-    "is all slow, or some?": r"p50 \d+ µs, .*; bimodal .* mode 2 near [\d.]+ ms, .*: [\d.]+ % of iterations",
+    "is all slow, or some?": r"p50 [\d.]+ µs, .*; (bi|multi)modal .* mode 2 near [\d.]+ ms, .*: [\d.]+ % of iterations",
 }
 MORE_ANSWERS = {
     "is it a timer, do all workers stall at once?": r"The stalls keep no period, and no two processes|cadence:",
