@@ -59,6 +59,8 @@ class Blame:
     """Of `ns`: measured, not sampled."""
     calls: int = 0
     """Calls that were timed one by one, or counted and summed."""
+    summed_ns: int = 0
+    """Of `ns`: short calls, summed."""
     by_stall: Counter[int] = field(default_factory=Counter)
     lines: Counter[int] = field(default_factory=Counter)
     causes: Counter[Cause] = field(default_factory=Counter)
@@ -74,6 +76,7 @@ class Blame:
         self.samples += part.samples
         self.exact_ns += 0 if part.samples else part.ns
         self.calls += part.count
+        self.summed_ns += part.ns if part.count > 1 else 0
         self.by_stall[stall] += part.ns
         self.causes[part.cause] += part.ns
         if part.stack:
@@ -92,6 +95,7 @@ class Blame:
         self.samples += other.samples
         self.exact_ns += other.exact_ns
         self.calls += other.calls
+        self.summed_ns += other.summed_ns
         self.by_stall.update(other.by_stall)
         self.causes.update(other.causes)
         self.resources.update(other.resources)
@@ -227,6 +231,7 @@ def _culprit(number: int, one: Blame, total_ns: int) -> Culprit:
         handlers=tuple(handlers),
         low_confidence=2 * one.exact_ns < one.ns and one.samples < FEW_SAMPLES,
         calls=one.calls if one.calls and 2 * one.exact_ns >= one.ns else None,
+        calls_per_stall=one.calls / len(one.by_stall) if 2 * one.summed_ns >= one.ns > 0 else 1.0,
         ledger=dict(one.causes.most_common()),
     )
 

@@ -237,7 +237,9 @@ class Culprit:
     """Its ns by cause: one cause, but for a pile-up."""
     advice: Advice | None = None
     calls: int | None = None
-    """How many calls they were, all stalls together; None where they were not measured one by one."""
+    """How many calls they were, all stalls together; None where they were not counted."""
+    calls_per_stall: float = 1.0
+    """How many calls each of its stalls is made of: one long call, or many short ones."""
     stalls_ledger: Mapping[Cause, int] = field(default_factory=dict)
     """The ledger of the stalls in which it took any time: what else passed in them."""
     what_if: WhatIf | None = None

@@ -53,7 +53,7 @@ def fits(remedy: Remedy, culprit: Culprit) -> bool:
         remedy.finding == culprit.kind
         and (not remedy.causes or culprit.cause in remedy.causes)
         and (not remedy.calls or culprit.syscall in remedy.calls)
-        and (culprit.calls or 0) >= remedy.calls_per_stall * culprit.stalls
+        and culprit.calls_per_stall >= remedy.calls_per_stall
         and _fits_resources(remedy, culprit)
         and _fits_stack(remedy, culprit)
     )

@@ -11,7 +11,7 @@ from stallscope.analysis.sites import bare
 from stallscope.report import frames
 from stallscope.report.words import MEANING, count, duration, fitted, percent, place, short_path
 
-SHOWN = 5
+SHOWN = 4
 """Culprits in the table; -v has more, and the JSON report all."""
 SHOWN_VERBOSE = 20
 CAUSES_SHOWN = 3
@@ -72,8 +72,7 @@ def _rows(one: Culprit, width: int) -> Iterator[Text]:
 
 def _how_many(one: Culprit) -> str:
     """Many short calls in each stall are told from one long one."""
-    per_stall = (one.calls or 0) / one.stalls if one.stalls else 0.0
-    return f" x{per_stall:.0f}" if per_stall >= 1.5 else ""
+    return f" x{one.calls_per_stall:.0f}" if one.calls_per_stall >= 2 else ""
 
 
 def _where(one: Culprit) -> str:

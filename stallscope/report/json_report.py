@@ -205,6 +205,7 @@ def _culprit(one: Culprit) -> Json:
         "low_confidence": one.low_confidence,
         "advice": _advice(one.advice) if one.advice else None,
         "calls": one.calls,
+        "calls_per_stall": round(one.calls_per_stall, 3),
         "ledger": by_cause(one.ledger),
         "stalls_ledger": by_cause(one.stalls_ledger),
         "pool": _pool(one.pool) if one.pool else None,

@@ -122,7 +122,7 @@ BESIDES: dict[str, tuple[Culprit, Culprit]] = {
         blocking("read", "path", "/mnt/a/x", "/mnt/b/x"),
         blocking("read", "path", "/mnt/a/x", "/mnt/a/y"),
     ),
-    "many small calls": (replace(READ, calls=12), replace(READ, calls=2)),
+    "many small calls": (replace(READ, calls_per_stall=6), replace(READ, calls_per_stall=5)),
 }
 
 

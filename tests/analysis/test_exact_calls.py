@@ -43,10 +43,18 @@ def test_many_small_calls_are_counted_and_told_so() -> None:
         Stall(1, k * S, 30 * MS, current=HANDLER, calls=(timed(k * S, 30 * MS, LOOKUP, 20, 60),)) for k in range(3)
     ]
     (one,) = culprits(*stalls)
-    assert (one.calls, one.stalls, one.syscall) == (180, 3, "newfstatat")
+    assert (one.calls, one.calls_per_stall, one.stalls, one.syscall) == (180, 60, 3, "newfstatat")
     assert one.advice is not None
     assert one.advice.remedy == "open"
     assert "many small calls" in [other.remedy for other in one.advice.also]
+
+
+def test_a_long_call_among_many_short_ones_is_no_many_small_calls() -> None:
+    calls = (timed(0, 28 * MS, LOOKUP), timed(28 * MS, MS, LOOKUP, count=60))
+    (one,) = culprits(Stall(1, 0, 29 * MS, current=HANDLER, calls=calls))
+    assert (one.calls, one.calls_per_stall) == (61, 1)
+    assert one.advice is not None
+    assert "many small calls" not in [other.remedy for other in one.advice.also]
 
 
 def test_one_long_call_in_each_stall_is_not_many_small_ones() -> None:

@@ -42,17 +42,18 @@ asyncio.run(main())
 """
 
 
-def findings(directory: Path, program: str) -> dict[str, Any]:
+def findings(directory: Path, program: str, *options: str) -> dict[str, Any]:
     (directory / "program.py").write_text(program)
-    watched = execute((*STALLSCOPE, "run", "-o", "x.stall", "program.py"), directory)
+    watched = execute((*STALLSCOPE, "run", *options, "-o", "x.stall", "program.py"), directory)
     assert watched.code == 0, watched
     found: dict[str, Any] = json.loads(execute((*STALLSCOPE, "analyze", "x.stall", "--json"), directory).stdout)
     return found
 
 
 def test_a_crowd_of_short_handlers_is_a_pile_up(tmp_path: Path) -> None:
-    """No call of it is a stall, and no line is to blame: what stalls is their number."""
-    found = [one for one in findings(tmp_path, CROWDED)["culprits"] if one["cause"] != "descheduled"]
+    """No call of it is a stall, and no line is to blame: what stalls is their number.  The pulse does not tell yet how
+    often a handler ran in a stall."""
+    found = [one for one in findings(tmp_path, CROWDED, "--no-pulse")["culprits"] if one["cause"] != "descheduled"]
     crowd = found[0]
     assert (crowd["kind"], crowd["location"]) == ("pile-up", None)
     assert crowd["handlers"][0]["name"] == "short"
