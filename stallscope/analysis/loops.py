@@ -13,7 +13,7 @@ from stallscope.analysis.modes import find_modes
 from stallscope.recording.nouns import Loop, Stall
 
 SATURATED_ZERO_WAITS = 0.99
-SATURATED_UTILIZATION = 0.95
+SATURATED_UTILIZATION = 0.8  # a wait with a timeout of zero may last as well, where the machine has no CPU to spare
 
 
 def log2_rows(known: Iterable[tuple[int, int]]) -> tuple[Log2Row, ...]:

@@ -9,6 +9,7 @@ from os.path import commonprefix
 from stallscope.recording.nouns import Resource
 
 DELETED = " (deleted)"  # what /proc/PID/fd appends to the path of a file that is gone
+WORTH_NAMING = 0.01  # of the heaviest's time: where calls are timed the fast ones are there too, and are not to blame
 _PLURAL = {"child": "children", "other": "things"}
 
 
@@ -19,6 +20,8 @@ def plain(resource: Resource) -> Resource:
 
 def joint_name(weights: Mapping[Resource, int]) -> str | None:
     """One name for all the resources of a site that have one; None without any.  `weights` are their ns."""
+    most_ns = max(weights.values(), default=0)
+    weights = {resource: ns for resource, ns in weights.items() if ns >= WORTH_NAMING * most_ns}
     names = sorted({resource.name for resource in weights if resource.name})
     if len(names) < 2:
         return names[0] if names else None

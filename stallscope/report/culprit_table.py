@@ -41,7 +41,7 @@ def call_of(one: Culprit) -> str:
     """A culprit's call with what it touched: ``write(access.log)``; empty where no call is to blame."""
     if one.kind != "site":
         return "many short handlers" if one.kind == "pile-up" else "the loop never waits"
-    if one.syscall is None:
+    if one.syscall is None or (one.syscall == "gil" and not one.detail):
         return ""
     return f"{one.syscall}({short_path(one.resource) if one.resource else one.detail})"
 
@@ -106,10 +106,11 @@ def _causes(findings: Findings) -> Iterator[str]:
 
 
 def _remedies(findings: Findings, width: int) -> Iterator[str | Text]:
-    known = [one for one in findings.culprits if one.cause != "unexplained" or one.kind != "site"]
-    if not known:
+    known = [one for one in findings.culprits if one.advice is not None]
+    first = findings.gains[1].culprits if findings.gains else ()
+    worst = next((one for one in known if one.rank in first), next(iter(known), None))
+    if worst is None:
         return
-    worst, *others = known
     yield ""
     yield Text(f"Mend #{worst.rank} first{_gain(findings)}", style="bold")
     yield from _place(worst, width)
@@ -117,7 +118,7 @@ def _remedies(findings: Findings, width: int) -> Iterator[str | Text]:
         yield f"  {worst.advice.summary}"
         for line in worst.advice.code.splitlines():
             yield Text(f"      {line}", style="green", no_wrap=True)
-    yield from _next(others, width)
+    yield from _next([one for one in known if one is not worst], width)
 
 
 def _place(worst: Culprit, width: int) -> Iterator[str | Text]:
@@ -135,10 +136,15 @@ def _place(worst: Culprit, width: int) -> Iterator[str | Text]:
 
 
 def _next(others: Sequence[Culprit], width: int) -> Iterator[str | Text]:
-    """The first line of code for the culprits that follow."""
-    for one in [one for one in others if one.advice and one.advice.code][:NEXT_SHOWN]:
-        code = one.advice.code.splitlines()[0] if one.advice else ""
-        yield Text.assemble(f"  then #{one.rank}: ", (fitted(code, width - 12), "green"), no_wrap=True)
+    """The first line of code for the culprits that follow; where there is none to write, what to do instead."""
+    for one in others[:NEXT_SHOWN]:
+        if one.advice is not None:
+            line = Text.assemble(
+                f"  then #{one.rank}: ", ((one.advice.code or one.advice.summary).splitlines()[0], "green")
+            )
+            line.no_wrap = True
+            line.truncate(width, overflow="ellipsis")
+            yield line
 
 
 def _gain(findings: Findings) -> str:

@@ -86,3 +86,15 @@ def test_victims_suffer_from_what_was_measured() -> None:
     first, second = examine(recording(stalls, handlers=counted)).delays
     assert (first.handler, first.own_ns) == (HANDLER, 600 * MS)
     assert second.suffered_ns == first.inflicted_ns == pytest.approx(1000 * 10 * (60 * MS) ** 2 / (2 * 60 * S))
+
+
+def test_the_resource_is_what_was_slow_and_not_all_that_was_touched() -> None:
+    def opened(start_ns: int, name: str, ns: int) -> TimedCall:
+        return timed(start_ns, ns, path("openat", name))
+
+    calls = (opened(0, "/x/archive/1.bin", 25 * MS), opened(25 * MS, "/x/cold/2.bin", MS // 100))
+    more = (opened(S, "/x/archive/3.bin", 24 * MS), opened(S + 24 * MS, "/x/warm/1.bin", MS // 100))
+    stalls = [Stall(1, at, 26 * MS, current=HANDLER, calls=some) for at, some in ((0, calls), (S, more))]
+    one, *_ = culprits(*stalls)
+    assert one.resource == "/x/archive/*.bin"
+    assert len(one.resources) == 4

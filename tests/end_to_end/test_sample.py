@@ -96,7 +96,7 @@ ANSWERS = {
     "which file or peer?": r"(write\(\S*access\.log|read\(\S*cold/\*\.bin|openat\(\S*backup/\*\.bin)\)",
     "what do I write instead?": r"(lines\.put\(line\)|await asyncio\.to_thread\((read_block|open_file), \.\.\.\))",
     "what will it buy?": r"Mend #\d first: stalls take [\d.]+ % of the time then",
-    "is one remedy enough?": r"then, [\d.<]+ % without (#1 to #3|the \d with a remedy)",
+    "is one remedy enough?": r"then, [\d.<]+ % without (#\d to #\d|#\d and #\d|the \d with a remedy)",
     "is all slow, or some?": r"p50 [\d.]+ µs, .*; (bi|multi)modal .* mode 2 near [\d.]+ ms, .*: [\d.]+ % of iterations",
 }
 MORE_ANSWERS = {

@@ -24,7 +24,7 @@ from stallscope.recording.nouns import (
 )
 from stallscope.report.terminal import render
 from stallscope.report.words import duration, percent, short_path
-from tests.analysis.recordings import FUTEX, LOOP_FRAMES, MS, SERVER, S, blocked, loop, path, recording, stack
+from tests.analysis.recordings import FUTEX, LOOP_FRAMES, MS, SERVER, S, blocked, loop, path, recording, sampled, stack
 
 READS = tuple(
     blocked(50 * MS, path("read", f"/srv/some/where/very/deep/down/in/the/archive/{k}.bin"), stack(20), k * 100 * MS)
@@ -236,3 +236,11 @@ def test_a_number_is_not_parted_from_its_unit() -> None:
     for name in RECORDINGS:
         for line in report(RECORDINGS[name], verbose=True).splitlines():
             assert line.split()[:1] not in (["%"], ["ms"], ["s"], ["µs"])
+
+
+def test_what_the_machine_did_is_not_what_to_mend_first() -> None:
+    spans = sampled(50 * MS, FUTEX, stack(20, "compute"), cpu=0.3, delay=0.7)
+    text = report(recording((Stall(1, 0, 50 * MS, spans=spans),)))
+    assert re.search(r"  1 +7\d\.\d % .* descheduled", text)
+    assert "Mend #2 first: stalls take " in text
+    assert "  then #1: The loop was ready to run but had no CPU" in text
