@@ -136,7 +136,7 @@ def _explains(directory: Path, stall: Stall, kind: str, line: int) -> bool:
     if kind == "native":  # C code that holds the GIL: the watchdog comes when all is over, or too late
         return True
     lines = range(line, line + 3 if kind == "compute" else line + 1)
-    tops = [seen.stack[0] for seen in (*stall.spans, *stall.calls) if seen.stack]
+    tops = [part.stack[0] for part in stall.spans if part.stack] + [call.stack[0] for call in stall.calls if call.stack]
     at_line = [top for top in tops if top.function == kind and top.line in lines and top.file.endswith("program.py")]
     named = stall.current is not None and stall.current.name == "handler"
     return bool(at_line) and named and _call_is_right(directory, stall, kind)
@@ -146,7 +146,7 @@ def _call_is_right(directory: Path, stall: Stall, kind: str) -> bool:
     if kind == "collect":
         tops = [pause.stack[0].function for pause in stall.pauses]
         return tops[:1] == ["collect"] and sum(pause.duration_ns for pause in stall.pauses) > stall.duration_ns / 2
-    calls = [seen.call for seen in (*stall.spans, *stall.calls) if seen.call is not None]
+    calls = [span.call for span in stall.spans if span.call is not None] + [timed.call for timed in stall.calls]
     touched = {call.resource.name for call in calls if call.resource is not None}
     file = {"read": "fifo", "flock": "locked"}.get(kind)
     return (kind not in CALLS or bool({call.name for call in calls} & CALLS[kind])) and (

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from stallscope.recording.nouns import CallSite, Stall
+from stallscope.recording.store import store
 from tests.analysis.recordings import MS
 from tests.gate.runs import OLD, OPEN, computing, made, site
-from tests.recording.examples import new_writer, store
+from tests.recording.examples import new_writer
 
 PYPROJECT = '[project]\nname = "shop"\n'
 Stallscope = Callable[..., "subprocess.CompletedProcess[str]"]
