@@ -63,6 +63,9 @@ class HandlerTable:
         self._names[self._base(slot)] = name
 
 
+STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")  # asyncio's C types whose __self__ is a task
+
+
 # Of a type, without asking a metaclass of the program's.
 type_name = type.__dict__["__name__"].__get__
 _qualname_of = type.__dict__["__qualname__"].__get__
@@ -100,3 +103,16 @@ def of_callback(callback: Any) -> Tuple[Key, str, str, int]:
     if isinstance(qualname, str):
         return qualname, qualname, "", 0
     return kind, _qualname_of(kind), "", 0
+
+
+def base_of(table: HandlerTable, callback: Any, is_step: bool) -> int:
+    """The histogram of a handler met for the first time, or of a kind that has no cheap key.
+
+    ``is_step``: the callback may be a task's step, by its type; then the task is its ``__self__``.
+    """
+    from asyncio.tasks import Task
+
+    owner = callback.__self__ if is_step else None
+    found = of_coroutine(Task.get_coro(owner)) if isinstance(owner, Task) else of_callback(callback)
+    base = table.bases.get(cheap(found[0]))
+    return base if base is not None else table.add(*found)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Stack = Tuple[Tuple[Any, int], ...]  # (code, line), innermost first
 
 MAX_FRAMES = 64
+_OF_THE_LOOP = ("_process_events", "select", "time")  # what _run_once calls besides handlers
 _OWN_DIRECTORY = __file__.rsplit("/", 1)[0] + "/"
 
 
@@ -32,10 +33,16 @@ def is_own(code: Any) -> bool:
 
 
 def handler_code(stack: Stack) -> Any:
-    """Code of the handler in progress: the frame that asyncio's ``Handle._run`` called; None without one."""
+    """Code of the handler in progress: the frame that the loop's own called; None without one.
+
+    That is asyncio's ``Handle._run``, or where the pulse's builtin has its place (which has no frame) ``_run_once``.
+    """
     for index, (code, _) in enumerate(stack):
         if code.co_name == "_run" and code.co_filename.endswith("asyncio/events.py"):
             return stack[index - 1][0] if index else None
+        if code.co_name == "_run_once":
+            called = stack[index - 1][0] if index else None
+            return called if called is not None and called.co_name not in _OF_THE_LOOP else None
     return None
 
 

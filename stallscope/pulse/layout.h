@@ -4,6 +4,7 @@
 #define PULSE_LAYOUT_H
 
 #define CELL 8
+#define H_SIZE 2
 #define H_LOOPS 12
 #define H_UNSEEN_LOOPS 14
 

@@ -186,6 +186,7 @@ static struct method methods[] = {
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},
     {"expect", expect_loop, METH_VARARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
+    {"runner_on", runner_on, METH_VARARGS, NULL}, {"runner_off", runner_off, METH_NOARGS, NULL},
 };
 
 static void *functions(void)

@@ -9,6 +9,7 @@
  *   watchdog.c   a thread that never takes the GIL; it notices the iteration that is overdue
  *   python.c     CPython's functions, found with dlsym; the stack of a call, taken in its own frame
  *   runner.c     Handle._run as a builtin
+ *   identity.c   which handler a callback is
  *   process.c    begin and end, in a process of any kind
  *   module.c     the functions that the agent calls
  *
@@ -316,5 +317,13 @@ uint64_t stack_wanted_by_watchdog(struct thread *t);
 uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns);
 void nudge(void);                         /* let the agent's thread ask for the GIL */
 bool python_find(void);                   /* look CPython's functions up; false: this is no CPython */
+
+/* --- runner.c ----------------------------------------------------------------------------------- */
+
+/* runner_on(fresh handle, its size, original _run, SimpleNamespace, Handle, TimerHandle, the types of a function, method,
+ * partial, builtin, coroutine, generator, Task, Task.get_coro, identify, adopt) -> the builtin that takes the place of
+ * Handle._run; None: this asyncio's handles are not as we know them. See agent/runner.py. */
+void *runner_on(void *self, void *arguments);
+void *runner_off(void *self, void *unused);  /* from now on the builtin does what asyncio's own does, and no more */
 
 #endif

@@ -42,6 +42,13 @@ void *none(void)
     return py.None;
 }
 
+bool named(void **to, const char *name)
+{
+    if (*to == NULL)
+        *to = py.Unicode_InternFromString(name);
+    return *to != NULL;
+}
+
 /* --- the stack ------------------------------------------------------------------------------------------------------ */
 
 static bool append(void *list, void *owned)
@@ -197,10 +204,7 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 
 bool python_names(void)
 {
-    name_code = py.Unicode_InternFromString("f_code");
-    name_line = py.Unicode_InternFromString("f_lineno");
-    name_back = py.Unicode_InternFromString("f_back");
     int minor = atoi(py._GetVersion() + 2);  /* "3.11.7 (main, ..." */
     only_by_nudge = minor >= 9 && minor <= 12;
-    return name_code != NULL && name_line != NULL && name_back != NULL;
+    return named(&name_code, "f_code") && named(&name_line, "f_lineno") && named(&name_back, "f_back");
 }

@@ -38,5 +38,6 @@ extern void *captured;
 void *python_know_asyncio(void *self, void *arguments);
 bool python_names(void);  /* with the GIL, once */
 void *none(void);         /* None, as a new reference */
+bool named(void **to, const char *name);  /* make a string, unless it is there; false: no memory */
 
 #endif

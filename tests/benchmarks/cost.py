@@ -1,5 +1,8 @@
 """What the agent costs its host: ``python -m tests.benchmarks.cost [--python PATH] [--pairs 15]``.
 
+With ``--library PULSE`` instead: what the pulse's iterations and its handler runner cost, beside the agent's
+wrappers, by turns in one process (``rounds``).
+
 Bare and observed runs alternate; each figure is the median over the pairs, with quartiles, so that
 a machine whose speed drifts does not decide. Bars: DESIGN.md, "the same, agent alone".
 """
@@ -23,6 +26,9 @@ _PROGRAM = str(Path(__file__).with_name("workload.py"))
 def main() -> None:
     """Print one row a workload."""
     options = _options()
+    if options.library:
+        _rounds(options.python, options.library, 2 * options.pairs)
+        return
     print(f"{'':28} {'bare':>12} {'observed':>12} {'ratio':>16} {'added':>16}")
     for name in WORKLOADS:
         rows = [_pair(options.python, name, options.scale) for _ in range(options.pairs)]
@@ -31,9 +37,22 @@ def main() -> None:
             print(_row("", "requests/s", [(bare["per_s"], seen["per_s"]) for bare, seen in rows]))
 
 
+def _rounds(python: str, library: str, rounds: int) -> None:
+    """Print one row a workload and way of measuring."""
+    command = [python, str(Path(__file__).with_name("rounds.py")), library, str(rounds)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(f"{'':44} {'bare':>12} {'observed':>12} {'ratio':>16} {'added':>16}")
+    for name, ways in json.loads(finished.stdout).items():
+        for way, figures in ways.items():
+            if way != "bare":
+                pairs = list(zip(ways["bare"], figures, strict=True))
+                print(f"{way:15} {_row(name, 'CPU ns each', pairs)}")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", default=sys.executable, help="interpreter of the observed program")
+    parser.add_argument("--library", help="the pulse, as it was built")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--scale", type=float, default=1.0, help="length of each run")
     return parser.parse_args()

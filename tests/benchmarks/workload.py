@@ -36,6 +36,21 @@ def ping_pong(handlers: int, iterations: int) -> dict[str, float]:
     return {"ns": spent / iterations}
 
 
+def steps(tasks: int, each: int) -> dict[str, float]:
+    """CPU ns of the loop's thread for each step of a task, with so many tasks that take turns."""
+
+    async def turns() -> None:
+        for _ in range(each):
+            await asyncio.sleep(0)
+
+    async def all_of_them() -> float:
+        begun = time.thread_time_ns()
+        await asyncio.gather(*[turns() for _ in range(tasks)])
+        return time.thread_time_ns() - begun
+
+    return {"ns": asyncio.run(all_of_them()) / (tasks * each)}
+
+
 def _client(port: int, messages: int, ready: Any) -> None:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -90,6 +105,12 @@ WORKLOADS = {
     "one handler an iteration": lambda scale: ping_pong(1, int(100_000 * scale)),
     "100 handlers an iteration": lambda scale: ping_pong(100, int(3_000 * scale)),
     "echo server": lambda scale: echo(4, int(4_000 * scale)),
+}
+
+SHORT = {  # some 30 ms each
+    "one handler an iteration": lambda: ping_pong(1, 10_000),
+    "100 handlers an iteration": lambda: ping_pong(100, 300),
+    "100 tasks, each step": lambda: steps(100, 200),
 }
 
 if __name__ == "__main__":
