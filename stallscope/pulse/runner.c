@@ -64,10 +64,8 @@ static bool probed(void *handle, size_t size, enum field which)
 /* `handle`: a fresh one that belongs to nobody; `size`: its __basicsize__. */
 static bool all_probed(void *handle, size_t size)
 {
-    for (int which = 0; which < FIELDS; which++)
-        if (!probed(handle, size, (enum field)which))
-            return false;
-    return true;
+    return probed(handle, size, CONTEXT) && probed(handle, size, CALLBACK) && probed(handle, size, ARGS) &&
+           probed(handle, size, SOURCE_TRACEBACK);
 }
 
 /* --- counting -------------------------------------------------------------------------------------------------------------- */
@@ -88,12 +86,6 @@ void *asked(void *function, void *about)
     return answer;
 }
 
-static bool in_memory(uint64_t base)
-{
-    uint64_t cells = ((const uint64_t *)(const void *)shared)[H_SIZE] / CELL;
-    return base < cells && cells - base >= OCTAVES * SUB_BUCKETS;
-}
-
 /* Whether the thread's state is what it was: the agent may have left, or the process forked. */
 static bool still(const struct thread *t)
 {
@@ -102,12 +94,12 @@ static bool still(const struct thread *t)
 
 static bool counted(struct thread *t, void *callback, uint64_t spent_ns, uint64_t weight, bool overdue)
 {
-    uint64_t base = 0;
+    uint64_t base = 0, *cells = (uint64_t *)(void *)shared;
     if (!identified(callback, &base))
         return false;
-    if (base == 0 || !still(t) || !in_memory(base))
+    if (base == 0 || !still(t) || base + OCTAVES * SUB_BUCKETS > cells[H_SIZE] / CELL)
         return true;
-    uint64_t *cell = (uint64_t *)(void *)shared + base + bucket_of(spent_ns);
+    uint64_t *cell = &cells[base + bucket_of(spent_ns)];
     __atomic_store_n(cell, *cell + weight, __ATOMIC_RELAXED);
     if (overdue)
         note_handler(t, base, spent_ns);
@@ -198,8 +190,7 @@ static void put_back(void *saved)
 static void *part_of(void *saved, ssize_t which)
 {
     void *part = py.Tuple_GetItem(saved, which);
-    if (part == py.None)
-        return NULL;
+    part = part != py.None ? part : NULL;
     py._IncRef(part);
     return part;
 }
@@ -257,7 +248,10 @@ static void raise_during(void *saved, void *type, void *value, void *traceback)
     py.Err_NormalizeException(&type, &value, &traceback);
     if (of_saved[2] != NULL)
         py.Exception_SetTraceback(of_saved[1], of_saved[2]);
-    py.Exception_SetContext(value, of_saved[1]);
+    if (of_saved[1] != value)
+        py.Exception_SetContext(value, of_saved[1]);
+    else
+        py._DecRef(value);  /* raised anew */
     py._DecRef(of_saved[0]);
     py._DecRef(of_saved[2]);
     py.Err_Restore(type, value, traceback);
