@@ -142,13 +142,18 @@ def show_traceback(step: types.TracebackType | None) -> None:
         step = step.tb_next
 
 
+def stop_after(iterations: int) -> None:
+    """Not after a time: what a slow machine gets done in it would differ."""
+    loop.call_soon(stop_after, iterations - 1) if iterations else loop.stop()
+
+
 def ran_by(schedule: Any) -> None:
     """Run the loop until what was scheduled is over; print all that comes of it."""
     handles.clear()
     handle = schedule()
     if isinstance(handle, asyncio.Handle):
         handles.append(handle)
-    loop.call_later(0.001, loop.stop)
+    stop_after(5)
     try:
         loop.run_forever()
     except BaseException as error:
@@ -183,7 +188,7 @@ def kept_alive() -> None:
     alive = weakref.ref(thing)
     loop.call_soon(thing.method)
     del thing
-    loop.call_later(0.001, loop.stop)
+    stop_after(5)
     loop.run_forever()
     print("alive", alive() is not None)
     gc.collect()
@@ -247,6 +252,6 @@ loop.set_exception_handler(None)
 kept_alive()
 loop.call_soon(deep)
 loop.set_exception_handler(lambda _, context: deep(0))
-loop.call_later(0.001, loop.stop)
+stop_after(5)
 loop.run_forever()
 loop.close()
