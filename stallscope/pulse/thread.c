@@ -216,11 +216,12 @@ int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 void thread_close(void)
 {
     struct thread *t = self;
-    if (t == NULL || !has_loop(t))
+    uint64_t *cells = t != NULL ? t->cells : NULL;  /* once: the pulse may be stopped meanwhile */
+    if (cells == NULL)
         return;
     iteration_ends(t);
     if (!t->declared)
-        __atomic_store_n(&t->cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
+        __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
     t->cells = NULL;
     t->epoll_fd = t->mark_fd = -1;
     if (t->outer_count > 0)
