@@ -18,7 +18,7 @@ from .leaving import forget_modules
 from .loop_state import ExactLoop, LoopState
 from .memory import Memory, alive_page, send_memory
 from .pauses import Pauses
-from .pulse import Pulse, load
+from .pulse import Pulse, load, main_has_ended
 from .slots import LoopSlots
 from .watchdog import Ended, Watchdog
 
@@ -137,6 +137,8 @@ class Agent:
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
         cells[cell + layout.L_OPENED] = cells[cell + layout.L_OPENED] or monotonic_ns()
         pulse = self.pulse
+        if pulse is not None and main_has_ended():
+            pulse.mute()
         if pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
             state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop))
         else:
@@ -220,13 +222,13 @@ class Agent:
     def _unhook(self) -> None:
         no_longer(self._hook)
         no_longer(self._begin_pulse)
-        if self.pulse is not None:
-            self.pulse.stop()
-            self.pulse = None
         self.memory.spare_descriptors()
         if self._hooks is not None:
             self._hooks.uninstall(self.open_loops)
             self._hooks = None
+        if self.pulse is not None:
+            self.pulse.stop()
+            self.pulse = None
         self.pauses.uninstall()
         atexit.unregister(self._at_exit)
         if self.attached:

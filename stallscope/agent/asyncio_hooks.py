@@ -20,7 +20,7 @@ from _weakref import ref
 from time import monotonic_ns
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 
-from . import handlers, layout
+from . import handlers, layout, runner
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 STATE = "_stallscope_state"
 _SHIFT = layout.SUB_BITS + 1
 _OFFSET = layout.SUB_BUCKETS
-_ONE_IN = 17  # a prime: a clock that ticks in microseconds draws evenly too
-_STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")
+_ONE_IN = 16
+# The clock's reading, well mixed (Knuth's multiplicative hashing), draws one in 16. Its remainder by a prime did not do:
+# handlers may end at almost even distances, and up to a third too many or too few were drawn.
+_MIXED, _DRAWN = 0x9E3779B1, 0xF0000000
 
 
 class AsyncioHooks:
@@ -42,6 +44,7 @@ class AsyncioHooks:
     def __init__(self, agent: Any) -> None:
         self._agent = agent
         self._installed = False
+        self._pulse: Any = None
         self._unseen: Set[Any] = set()  # references to running loops that found no slot
 
     def install(self) -> None:
@@ -53,7 +56,7 @@ class AsyncioHooks:
         self._track = BaseEventLoop._set_coroutine_origin_tracking  # type: ignore[attr-defined]
         self._run = Handle._run
         self._tracked = _tracking(self, self._track)
-        self._ran = _running(self._agent, self, self._run)
+        self._ran = self._builtin() or _running(self._agent, self, self._run)
         self._installed = True
         BaseEventLoop._set_coroutine_origin_tracking = self._tracked  # type: ignore[attr-defined]
         Handle._run = self._ran  # type: ignore[assignment, method-assign]
@@ -70,7 +73,23 @@ class AsyncioHooks:
             self._handles._run = self._run  # type: ignore[method-assign]
         if self._loops.__dict__.get("_set_coroutine_origin_tracking") is self._tracked:
             self._loops._set_coroutine_origin_tracking = self._track  # type: ignore[attr-defined]
+        if self._pulse is not None:
+            self._pulse.functions["runner_off"]()
         del self._ran, self._tracked  # or hooks and wrappers would keep each other, and the shared memory, alive
+
+    def _builtin(self) -> Any:
+        """``Handle._run`` as the pulse's builtin; None where there is none, or it will not do."""
+        self._pulse = pulse = self._agent.pulse
+        if pulse is None or runner.obstacle(pulse.functions, self._run):
+            return None
+        return runner.put_together(pulse.functions, self._run, self._agent.handlers, self.meet, self._agent.failed)
+
+    def meet(self, loop: Any) -> None:
+        """A handler of a loop ran that is not observed in this thread: it is new to us, or we are a forked child."""
+        if not self._agent.alive[0]:
+            self._agent.adopt_in_child(loop)
+        elif STATE not in loop.__dict__ and ref(loop) not in self._unseen:
+            self.adopt(loop)
 
     def adopt_running(self, loop: Any, ident: int, tid: int) -> None:
         """Observe the loop if that thread is in the middle of one of its handlers. One that waits is met at its next
@@ -86,8 +105,7 @@ class AsyncioHooks:
         """After a handler something went wrong: a loop not met before, or an error."""
         try:
             if isinstance(error, AttributeError) and STATE not in loop.__dict__:
-                if ref(loop) not in self._unseen:
-                    self.adopt(loop)
+                self.meet(loop)
             else:
                 self._agent.failed(error)
         except Exception as worse:
@@ -237,7 +255,7 @@ def _running(agent: Any, hooks: AsyncioHooks, run: Callable[[Any], None]) -> Cal
             state.last = now
             if spent >= floor or state.trail is not None:
                 note(self._callback, spent, 1, state.trail)
-            elif now % _ONE_IN == 0:
+            elif not now * _MIXED & _DRAWN:
                 note(self._callback, spent, _ONE_IN, None)
         except Exception as error:
             hooks.run_failed(self._loop, error)
@@ -268,9 +286,9 @@ def _noting(agent: Any) -> Callable[[Any, int, int, Any], None]:
             key = id(callback.__code__)
         base = bases.get(key)
         if base is None:
-            if handlers.type_name(kind) in _STEP_TYPES:
+            if handlers.type_name(kind) in handlers.STEP_TYPES:
                 steps.add(kind)
-            base = _identify(table, callback, kind in steps)
+            base = handlers.base_of(table, callback, kind in steps)
         cells[base + bucket_of(spent)] += weight
         if trail is not None:
             part = trail.setdefault(base, [0, 0])
@@ -278,13 +296,3 @@ def _noting(agent: Any) -> Callable[[Any, int, int, Any], None]:
             part[1] += spent
 
     return note
-
-
-def _identify(table: handlers.HandlerTable, callback: Any, is_step: bool) -> int:
-    """The histogram of a handler met for the first time, or of a kind that has no cheap key."""
-    from asyncio.tasks import Task
-
-    owner = callback.__self__ if is_step else None
-    found = handlers.of_coroutine(Task.get_coro(owner)) if isinstance(owner, Task) else handlers.of_callback(callback)
-    base = table.bases.get(handlers.cheap(found[0]))
-    return base if base is not None else table.add(*found)

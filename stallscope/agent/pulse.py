@@ -102,7 +102,7 @@ class Pulse:
     """The library at work in this process."""
 
     def __init__(self, functions: Dict[str, Callable[..., Any]]) -> None:
-        self._functions = functions
+        self.functions = functions  # the library's own
         self._main = _main_ident()
         self._captured: List[Any] = []  # filled by the library, in the main thread
         self._stacks: Dict[int, Tuple[int, Stack, Optional[str]]] = {}  # by token: late_ns, the stack, the task's name
@@ -112,7 +112,7 @@ class Pulse:
 
     def start(self, memory: Any, threshold_ns: int) -> bool:
         """Hook everything; ``memory`` is the shared memory's mapping. False: it could not."""
-        return not self._functions["start"](memory, threshold_ns, getpid(), self._captured)
+        return not self.functions["start"](memory, threshold_ns, getpid(), self._captured)
 
     def know_asyncio(self) -> None:
         """Let it name the task that runs when a stack is taken. All that it calls is written in C."""
@@ -121,15 +121,19 @@ class Pulse:
         running, name = getattr(_asyncio, "_get_running_loop", None), getattr(_asyncio.Task, "get_name", None)
         tasks, current = getattr(_asyncio, "_current_tasks", None), getattr(_asyncio, "current_task", None)
         if running is not None and name is not None:
-            self._functions["asyncio"](running, tasks if current is None else None, current, name)
+            self.functions["asyncio"](running, tasks if current is None else None, current, name)
 
     def stop(self) -> None:
         """Put everything back; the library itself stays loaded, and does nothing."""
-        self._functions["stop"]()
+        self.functions["stop"]()
+
+    def mute(self) -> None:
+        """Ask for no more stacks: the interpreter is going down."""
+        self.functions["mute"]()
 
     def wait(self, ns: int) -> None:
         """Sleep without the GIL; less when the library wants the main thread's stack, which is taken then."""
-        token, late_ns = self._functions["wait"](ns)
+        token, late_ns = self.functions["wait"](ns)
         frame: Any = sys._current_frames().get(self._main) if token else None
         flat: List[Any] = []
         while frame is not None and len(flat) < 2 * MAX_FRAMES:
@@ -151,22 +155,22 @@ class Pulse:
         if epoll < 0 and mark < 0:
             return False
         if tid == get_native_id():
-            return not self._functions["open"](slot_at, epoll, mark, running)
-        return not self._functions["expect"](tid, slot_at, epoll, mark)
+            return not self.functions["open"](slot_at, epoll, mark, running)
+        return not self.functions["expect"](tid, slot_at, epoll, mark)
 
     def undeclared(self) -> List[Tuple[int, int, str]]:
         """(slot, thread, path of the object that waits) of each loop that was found by its waits alone."""
-        found: List[Tuple[int, int, str]] = self._functions["undeclared"]()
+        found: List[Tuple[int, int, str]] = self.functions["undeclared"]()
         return found
 
     def dropped(self) -> int:
         """Stalls whose details found no room."""
-        count: int = self._functions["dropped"]()
+        count: int = self.functions["dropped"]()
         return count
 
     def take(self) -> Tuple[List[ExactStall], List[SeenCall]]:
         """What has ended since the last time, with the stacks that were captured."""
-        raws = self._functions["take"]()
+        raws = self.functions["take"]()
         self._gather_stacks()
         stalls: List[ExactStall] = []
         seen, self._waiting = self._waiting, []
@@ -217,6 +221,12 @@ def load(path: str) -> Optional[Pulse]:
         return Pulse(PyObj_FromPtr(int.from_bytes(place, sys.byteorder)))
     except (ImportError, OSError):
         return None
+
+
+def main_has_ended() -> bool:
+    """Whether the interpreter goes down, and only exit functions run: CPython 3.8 does not bear pending calls then."""
+    main = getattr(sys.modules.get("threading"), "_main_thread", None)
+    return sys.version_info < (3, 9) and getattr(main, "_is_stopped", False) is True
 
 
 def _main_ident() -> int:

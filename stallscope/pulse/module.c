@@ -34,6 +34,7 @@ static void *start(void *self, void *arguments)
     if (error == 0) {
         py._IncRef(list);
         captured = list;
+        muted = false;
         elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
         error = pulse_begin(memory.at, (size_t)memory.size, threshold, tid);
         if (error != 0) {
@@ -58,6 +59,14 @@ static void *stop(void *self, void *unused)
     py.Eval_RestoreThread(state);
     py._DecRef(list);
     return number(restored);
+}
+
+/* mute(): no more stacks are asked for. */
+static void *mute(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    muted = true;
+    return none();
 }
 
 /* open(slot_at, epoll_fd, mark_fd, running) -> 0 or errno: the calling thread's loop. */
@@ -181,6 +190,7 @@ static void *names(void *self, void *unused)
 static struct method methods[] = {
     {"start", start, METH_VARARGS, NULL},       {"stop", stop, METH_NOARGS, NULL},
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
+    {"mute", mute, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},

@@ -12,6 +12,8 @@
 struct python py;
 void *captured;  /* a list of the agent's: (token, late_ns, [code, line, code, line, ...], task's name or None) is appended */
 
+_Atomic bool muted;
+
 static _Atomic uint64_t next_token = 1;
 static bool only_by_nudge;
 static struct task_names {
@@ -152,6 +154,11 @@ static int on_pending(void *token)
     return 0;
 }
 
+static bool wanted(void)
+{
+    return captured != NULL && !atomic_load_explicit(&muted, memory_order_relaxed);
+}
+
 /* False: too many pending calls wait already. */
 static bool asked(uint64_t token)
 {
@@ -161,7 +168,7 @@ static bool asked(uint64_t token)
 /* A signal handler written in C may have interrupted the interpreter while it held the lock of its pending calls. */
 uint64_t stack_wanted(struct thread *t)
 {
-    if (!t->main || captured == NULL || kernel_in_signal_handler(t))
+    if (!t->main || !wanted() || kernel_in_signal_handler(t))
         return 0;
     uint64_t token = atomic_fetch_add(&next_token, 1);
     return asked(token) ? token : 0;
@@ -169,12 +176,13 @@ uint64_t stack_wanted(struct thread *t)
 
 /* One at a time: as long as the last was not answered, C code holds the GIL.
  *
- * CPython 3.9 to 3.12 do not interrupt the main thread for a pending call that another thread asks for, and, worse, take
+ * CPython 3.8 raises an exception when it is asked as the interpreter goes down, which a thread without the GIL does not
+ * survive. CPython 3.9 to 3.12 do not interrupt the main thread for a pending call that another thread asks for, and, worse, take
  * back what the main thread has asked for itself. There the agent's own thread is woken, asks for the GIL, and takes the
  * stack of the main thread, which has stopped for it. */
 uint64_t stack_wanted_by_watchdog(struct thread *t)
 {
-    if (!t->main || captured == NULL)
+    if (!t->main || !wanted())
         return 0;
     if (atomic_load(&t->held_since_ns) != 0)
         return atomic_load(&t->held_token);
@@ -205,6 +213,6 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 bool python_names(void)
 {
     int minor = atoi(py._GetVersion() + 2);  /* "3.11.7 (main, ..." */
-    only_by_nudge = minor >= 9 && minor <= 12;
+    only_by_nudge = minor <= 12;
     return named(&name_code, "f_code") && named(&name_line, "f_lineno") && named(&name_back, "f_back");
 }

@@ -33,6 +33,7 @@ struct python {
 
 extern struct python py;
 extern void *captured;
+extern _Atomic bool muted;  /* no stacks any more */
 
 /* asyncio(running, tasks, current, name): how to find the name of the task that runs; see struct task_names. */
 void *python_know_asyncio(void *self, void *arguments);

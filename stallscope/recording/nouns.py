@@ -196,7 +196,7 @@ class HandlerCounts:
     """A handler's histogram over the whole recording of its process.
 
     Measured by the agent alone, calls under a 64th of the threshold are a sample, weighted: one
-    in 17 is identified and counts for 17. Longer calls are counted one by one.
+    in 16 is identified and counts for 16. Longer calls are counted one by one.
     """
 
     process_id: int

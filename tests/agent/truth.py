@@ -9,6 +9,7 @@ import os
 import selectors
 import sys
 import time
+from types import FunctionType
 from typing import Any, Callable  # noqa: UP035 (CPython 3.8)
 
 monotonic_ns = time.monotonic_ns
@@ -62,7 +63,7 @@ def is_hooked() -> list[str]:
     """Names of the places where the agent can be seen."""
     loops: Any = asyncio.BaseEventLoop
     places = []
-    if asyncio.Handle._run.__qualname__ != "Handle._run":
+    if type(asyncio.Handle._run) is not FunctionType or asyncio.Handle._run.__qualname__ != "Handle._run":
         places.append("Handle._run")
     if "tracking.<locals>" in loops._set_coroutine_origin_tracking.__qualname__:
         places.append("_set_coroutine_origin_tracking")
