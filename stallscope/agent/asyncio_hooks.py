@@ -33,8 +33,8 @@ STATE = "_stallscope_state"
 _SHIFT = layout.SUB_BITS + 1
 _OFFSET = layout.SUB_BUCKETS
 _ONE_IN = 16
-# The clock's reading, well mixed (Knuth's multiplicative hashing), draws one in 16. Its remainder by a prime did not do:
-# handlers may end at almost even distances, and up to a third too many or too few were drawn.
+# The clock's reading, well mixed (Knuth's multiplicative hashing), draws one in 16. Its remainder by a prime did not
+# do: handlers may end at almost even distances, and up to a third too many or too few were drawn.
 _MIXED, _DRAWN = 0x9E3779B1, 0xF0000000
 
 
