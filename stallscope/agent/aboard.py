@@ -10,7 +10,7 @@ from _thread import get_ident
 from _weakref import ref
 from time import monotonic_ns
 
-from . import layout, text
+from . import exact, layout, text
 from .asyncio_hooks import AsyncioHooks
 from .handlers import HandlerTable
 from .import_watch import no_longer, when_imported
@@ -20,6 +20,8 @@ from .memory import Memory, alive_page, send_memory
 from .pauses import Pauses
 from .pulse import Pulse, load, main_has_ended
 from .slots import LoopSlots
+from .trio_hooks import TrioHooks
+from .twisted_hooks import TwistedHooks
 from .watchdog import Ended, Watchdog
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
@@ -44,6 +46,7 @@ class Agent:
         self.attached: bool = config.get("attached", False)
         self.brought: List[str] = config.get("brought", [])
         self._hooks: Optional[AsyncioHooks] = None
+        self._library_hooks: List[Any] = []
         self._come_aboard()
 
     def start(self) -> None:
@@ -58,7 +61,9 @@ class Agent:
         when_imported("asyncio.base_events", self._hook)
         if self.config.get("pulse"):
             for library in _LOOP_LIBRARIES:
-                when_imported(library, self._begin_pulse)
+                when_imported(library, self._library_imported)
+            when_imported("twisted.internet.base", self._hook_twisted)
+        when_imported("trio._core._run", self._hook_trio)
         if self.attached:
             if self._hooks is not None:
                 self._hooks.adopt_running(*self.config.pop("running"))
@@ -141,6 +146,7 @@ class Agent:
             pulse.mute()
         if pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
             state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop))
+            self.exact_loops[loop_at] = state
         else:
             state = LoopState(loop_at, tid, ident, ref(loop))
             state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
@@ -190,6 +196,7 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
+        self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None
         self.slots = LoopSlots(self.memory, layout.UNDECLARED if self.config.get("pulse") else layout.LOOPS)
         self.pauses: Any = Pauses(self, self.quarter_ns // 2)
@@ -203,9 +210,30 @@ class Agent:
         pulse = load(path)
         if pulse is not None and pulse.start(self.memory.mapping, self.threshold_ns):
             self.pulse = pulse
-            no_longer(self._begin_pulse)
+            no_longer(self._library_imported)
             self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()
+
+    def _library_imported(self) -> None:
+        try:
+            self._begin_pulse()
+        except Exception as error:
+            self.failed(error)
+
+    def _hook_trio(self) -> None:
+        self._hook_library(TrioHooks)
+
+    def _hook_twisted(self) -> None:
+        self._hook_library(TwistedHooks)
+
+    def _hook_library(self, hooks: Any) -> None:
+        if not self.alive[0] and _getpid() == self._pid:
+            return
+        try:
+            self._begin_pulse()
+            self._library_hooks.append(hooks(self))
+        except Exception as error:
+            self.failed(error)
 
     def _hook(self) -> None:
         if not self.alive[0] and _getpid() == self._pid:  # it left while asyncio was being imported
@@ -221,7 +249,11 @@ class Agent:
 
     def _unhook(self) -> None:
         no_longer(self._hook)
-        no_longer(self._begin_pulse)
+        for watch in (self._library_imported, self._hook_twisted, self._hook_trio):
+            no_longer(watch)
+        for hooks in self._library_hooks:
+            hooks.uninstall()
+        self._library_hooks = []
         self.memory.spare_descriptors()
         if self._hooks is not None:
             self._hooks.uninstall(self.open_loops)
@@ -243,8 +275,7 @@ class Agent:
     def _at_exit(self) -> None:
         try:
             if _getpid() == self._pid:
-                for state in list(self.open_loops):
-                    self.close_loop(state, monotonic_ns())
+                exact.close_at_exit(self)
                 self.stop()
         except Exception as error:
             self.failed(error)
@@ -256,5 +287,5 @@ class Agent:
 
 
 _getpid = os.getpid
-_LOOP_LIBRARIES = ("trio", "gevent", "twisted.internet")  # those that may run without asyncio
+_LOOP_LIBRARIES = ("gevent", "twisted.internet")  # those that may run without asyncio
 _OWN_DIRECTORY = os.path.dirname(__file__) + "/"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from os import getpid
+from time import monotonic_ns
 
 from . import layout, slots
 from .loop_state import ExactLoop, Undeclared
-from .stacks import handler_code, walk
+from .stacks import handler_code, outermost, walk
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 _BY_OBJECT = (("/uvloop/", "uvloop"), ("/gevent/", "gevent"))
 _BY_FRAME = (
     ("/trio/_core/", "trio"),
-    ("/gevent/", "gevent"),
+    ("/gevent/", "gevent"),  # its loop may be libuv's, too
     ("/twisted/internet/", "twisted"),
     ("/asyncio/", "asyncio"),
 )
+_RUNNERS = {"twisted": ("mainLoop", "/twisted/internet/base.py"), "gevent": ("run", "/gevent/hub.py")}
 
 
 def takes_stacks(state: Any) -> bool:
@@ -50,26 +52,48 @@ def name_undeclared(agent: Any) -> None:
             state.resting = _stack_at_rest(state)
 
 
-def handler_on(state: Any, stack: Stack) -> Any:
-    """Code of the handler that a stack of this loop (None: it has closed) is in; None without one."""
+def handler_on(state: Any, stack: Stack, rest: int = 0) -> Any:
+    """Code of the handler that a stack of this loop is in; None without one.
+
+    ``rest``: id of the code in which the loop is run, if that is known.
+    """
     known = handler_code(stack)
-    if known is not None or type(state) is not Undeclared or state.resting is None:
+    if known is not None or type(state) is not Undeclared:
         return known
-    resting = state.resting
-    below = 0
+    for index, (code, _) in enumerate(stack):
+        if id(code) == rest or _runs(state.kind, code):
+            return outermost(stack[:index])
+    if state.kind == "gevent":  # a greenlet's stack ends where the greenlet begins
+        return outermost(stack)
+    if state.resting is None:
+        return None
+    below, resting = 0, state.resting
     while below < min(len(stack), len(resting)) and stack[-1 - below][0] is resting[-1 - below][0]:
         below += 1
-    above = stack[: len(stack) - below]
-    return above[-1][0] if above else None
+    return outermost(stack[: len(stack) - below])
+
+
+def _runs(kind: str, code: Any) -> bool:
+    """Whether every handler of such a loop is called from that code."""
+    name, file = _RUNNERS.get(kind, ("", ""))
+    return bool(name) and code.co_name == name and code.co_filename.endswith(file)
+
+
+def close_at_exit(agent: Any) -> None:
+    """The process ends, in this thread. A hub of gevent's waits for what runs here; of others we do not know that."""
+    for state in list(agent.open_loops):
+        if type(state) is not Undeclared or state.kind == "gevent":
+            agent.close_loop(state, monotonic_ns())
 
 
 def _open(agent: Any, loop_at: int, tid: int, path: str) -> None:
     ident = _ident_of(tid)
     state = Undeclared(agent.memory.cells, loop_at, tid, ident)
     state.resting = _stack_at_rest(state)
-    kind = _kind_of(path, walk(sys._current_frames().get(ident)))
-    slots.name(agent.memory, loop_at, slots.identity_of(kind, "", ident, tid))
+    state.kind = _kind_of(path, walk(sys._current_frames().get(ident)))
+    slots.name(agent.memory, loop_at, slots.identity_of(state.kind, "", ident, tid))
     agent.open_loops.append(state)
+    agent.exact_loops[loop_at] = state
     agent.pauses.install()
 
 
@@ -82,11 +106,16 @@ def _kind_of(path: str, stack: Stack) -> str:
 
 
 def _ident_of(tid: int) -> int:
-    """CPython's identity of a kernel thread; 0 for one that Python knows nothing of."""
-    threading: Any = sys.modules.get("threading")
-    for ident, thread in list(threading._active.items()) if threading is not None else []:
-        if getattr(thread, "_native_id", None) == tid:
-            return int(ident)
+    """CPython's identity of a kernel thread; 0 for one that Python knows nothing of.
+
+    The clock of a thread has its number in it, in glibc and in musl. ``threading`` may not have been imported, and
+    gevent's monkey patch puts greenlets into its tables. A thread that has a frame lives as long as we keep the GIL.
+    """
+    from time import pthread_getcpuclockid  # here: macOS has none, and no pulse
+
+    for ident in sys._current_frames():
+        if ~(pthread_getcpuclockid(ident) >> 3) == tid:
+            return ident
     return 0
 
 

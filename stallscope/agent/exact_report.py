@@ -26,16 +26,19 @@ def of_exact(agent: Any, state: Any, stall: ExactStall, holders: Any) -> str:
     if progress is not None and progress.started != stall.start_ns:
         progress = None
     spans = progress.spans if progress is not None and not exact.takes_stacks(state) else _spans(stall)
+    parts, task, told = state.told(stall.start_ns) if state is not None else ([], None, None)
     pauses = agent.pauses.within(state.ident, stall.start_ns, stall.end_ns) if state is not None else []
     record: Dict[str, object] = {
         "loop": (stall.slot_at - layout.LOOPS_AT) // layout.LOOP_BYTES,
         "start": stall.start_ns,
         "end": stall.end_ns,
-        "task": stall.task or (progress.task if progress is not None else None),
-        "handler": report.handler_named(agent, _handler(state, stall, spans)),
-        "handlers": report.heaviest(agent, [(base, calls, total) for base, calls, total in stall.parts]),
+        "task": stall.task or task or (progress.task if progress is not None else None),
+        "handler": report.handler_named(agent, told or _handler(state, stall, spans)),
+        "handlers": report.heaviest(agent, parts or stall.parts),
     }
     calls = _named_holders(_bounded(stall.calls), holders)
+    for call in calls:
+        call.stack = call.stack or _sampled_in(call, spans)
     return report.fitting(record, spans, pauses, layout.RECORD_TEXT_MAX, calls)
 
 
@@ -45,10 +48,20 @@ def _handler(state: Any, stall: ExactStall, spans: List[Span]) -> Any:
     stacks = [max(calls, key=lambda call: call.duration_ns).stack] if calls else []
     stacks += [span.stack for span in spans if span.stack]
     for stack in stacks:
-        code = exact.handler_on(state, stack)
+        code = exact.handler_on(state, stack, stall.rest)
         if code is not None:
             return code
     return None
+
+
+def _sampled_in(call: ExactCall, spans: List[Span]) -> Stack:
+    """In threads that take no stacks by themselves: the stack of a sample that was taken during the call."""
+    for span in spans:
+        if span.stack and call.start_ns <= span.to_ns <= call.last_ns and call.count == 1:
+            return span.stack
+        if span.facts.call and span.facts.call[0] == call.call[0] and span.from_ns <= call.start_ns < span.to_ns:
+            return span.stack
+    return ()
 
 
 def _bounded(calls: List[ExactCall]) -> List[ExactCall]:

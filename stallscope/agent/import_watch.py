@@ -11,37 +11,43 @@ from importlib.machinery import ModuleSpec, PathFinder
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Optional
+    from typing import Any, Callable, List, Optional, Tuple
 
 
 def when_imported(name: str, then: Callable[[], None]) -> None:
     """Call ``then`` when module ``name`` is ready: now, or right after its import."""
     if name in sys.modules:
         then()
-    else:
-        sys.meta_path.insert(0, _Finder(name, then))
+        return
+    _finder.wanted.append((name, then))
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
 
 
 def no_longer(then: Callable[[], None]) -> None:
     """Stop waiting; nothing happens if it has been called already."""
-    for finder in list(sys.meta_path):
-        if type(finder) is _Finder and finder.then == then:
-            sys.meta_path.remove(finder)
+    _finder.wanted = [(name, other) for name, other in _finder.wanted if other != then]
+    _finder.leave_if_idle()
 
 
 class _Finder:
-    """Finds one module, once, by the ordinary path, and then is gone from ``sys.meta_path``."""
+    """Finds each wanted module once, by the ordinary path; stands in ``sys.meta_path`` as long as one is wanted."""
 
-    def __init__(self, name: str, then: Callable[[], None]) -> None:
-        self._name = name
-        self.then = then
+    def __init__(self) -> None:
+        self.wanted: List[Tuple[str, Callable[[], None]]] = []
+
+    def leave_if_idle(self) -> None:
+        """Nothing of ours stays where nobody needs it."""
+        if not self.wanted and self in sys.meta_path:
+            sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
         """The ordinary spec, whose loader tells us when the module has run."""
-        if name != self._name:
+        then = [then for wanted, then in self.wanted if wanted == name]
+        if not then:
             return None
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+        self.wanted = [(wanted, then) for wanted, then in self.wanted if wanted != name]
+        self.leave_if_idle()
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None or not hasattr(spec.loader, "__dict__"):
             return None
@@ -51,7 +57,11 @@ class _Finder:
         def exec_module(module: Any) -> None:
             del loader.exec_module
             execute(module)
-            self.then()
+            for each in then:
+                each()
 
         loader.exec_module = exec_module
         return spec
+
+
+_finder = _Finder()

@@ -75,6 +75,7 @@ L_OPENED = 8  # when the loop was first seen, ns
 L_CALL = 9  # number of the hook that it is in, plus 1; 0: none
 L_CALL_SINCE = 10  # start of that call, ns
 L_HELD_SINCE = 11  # C code keeps the GIL at least since then, ns; 0: it does not
+L_WAITS_FROM = 14  # return address of the wait by which the pulse found this loop
 UNDECLARED = 48  # loop slots from here on are given out by the pulse, to loops known by their waits alone
 LOOP_TEXT_AT = 128  # NUL-terminated JSON: {"kind", "name", "thread"}
 LOOP_TEXT_BYTES = 896

@@ -7,9 +7,12 @@ from .thread_facts import ThreadFiles
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Optional
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
     from .stacks import Stack
+
+
+_TOLD_MAX = 64
 
 
 class LoopState:
@@ -49,13 +52,14 @@ class LoopState:
 class ExactLoop(LoopState):
     """A loop whose iterations the pulse measures: their start stands in the shared memory, and is not ours to set."""
 
-    __slots__ = ("_cells", "_last", "resting")
+    __slots__ = ("_cells", "_last", "_told", "resting")
 
     exact = True
 
     def __init__(self, cells: Any, loop_at: int, tid: int, ident: int, loop: Callable[[], Any]) -> None:
         self._cells = cells
         self._last = 0
+        self._told: Dict[int, Tuple[Any, Any, Any]] = {}  # start of the stall -> its parts, task, handler's code
         self.resting: Optional[Stack] = None  # its stack while it waits: what lies below every handler
         LoopState.__init__(self, loop_at, tid, ident, loop)
 
@@ -78,14 +82,25 @@ class ExactLoop(LoopState):
     def last(self, value: int) -> None:
         self._last = value
 
+    def tell(self, started: int, parts: List[Tuple[int, int, int]], task: Optional[str], handler: Any) -> None:
+        """What the loop's own hooks know of a stall, for its report: parts are (base, calls, ns)."""
+        if len(self._told) >= _TOLD_MAX:
+            self._told.clear()
+        self._told[started] = (parts, task, handler)
+
+    def told(self, started: int) -> Tuple[List[Tuple[int, int, int]], Optional[str], Any]:
+        """The same, once; nothing where the hooks did not tell."""
+        return self._told.pop(started, ([], None, None))
+
 
 class Undeclared(ExactLoop):
     """A loop known by its waits alone; ``kind`` is what runs it."""
 
-    __slots__ = ("epoch",)
+    __slots__ = ("epoch", "kind")
 
     def __init__(self, cells: Any, loop_at: int, tid: int, ident: int) -> None:
         ExactLoop.__init__(self, cells, loop_at, tid, ident, _nothing)
+        self.kind = ""
         self.epoch: int = cells[self.cell + layout.L_EPOCH]
 
     def running(self) -> bool:

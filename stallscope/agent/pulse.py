@@ -23,7 +23,7 @@ _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
 RECORD_HEAD = Struct("=2I")
-STALL_HEAD = Struct("=5Q4I")
+STALL_HEAD = Struct("=6Q4I")
 CALL = Struct("=4Qq2I232s")
 TICK = Struct("=9QiI")
 PART = Struct("=3Q")
@@ -71,12 +71,17 @@ class Tick:
 
 
 class ExactStall:
-    """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns)."""
+    """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns).
 
-    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "run_delay_ns", "slot_at", "start_ns", "task", "ticks")
+    ``rest`` is the id of the code in which the loop was run: every handler's frame is right above; 0: not known.
+    """
+
+    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "rest", "run_delay_ns", "slot_at", "start_ns", "task", "ticks")
 
     def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
-        self.start_ns, self.end_ns, cpu, delay, self.slot_at, calls, ticks, parts, _ = STALL_HEAD.unpack_from(raw, at)
+        self.start_ns, self.end_ns, cpu, delay, self.slot_at, self.rest, calls, ticks, parts, _ = (
+            STALL_HEAD.unpack_from(raw, at)
+        )
         self.cpu_ns, self.run_delay_ns = _known(cpu), _known(delay)
         self.task: Optional[str] = None
         at += STALL_HEAD.size
@@ -109,6 +114,7 @@ class Pulse:
         self._waiting: List[Any] = []  # seen calls whose stack has not come yet
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
+        self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run
 
     def start(self, memory: Any, threshold_ns: int) -> bool:
         """Hook everything; ``memory`` is the shared memory's mapping. False: it could not."""

@@ -9,6 +9,8 @@ are ``[file, line, function]``, stacks are lists of indices into them, innermost
 
 from __future__ import annotations
 
+import sys
+
 from . import layout, text
 from .stacks import FrameTable
 
@@ -52,10 +54,11 @@ def of_progress(agent: Any, state: Any, progress: Any, now: int) -> str:
 
 def task_name(state: Any) -> Optional[str]:
     """Name of the task that the loop is running now, if any."""
-    from asyncio import tasks
-
+    tasks: Any = sys.modules.get("asyncio.tasks")  # other loops do without
     loop = state.loop()
-    task = tasks.current_task(loop) if loop is not None else None
+    if tasks is None or loop is None:
+        return None
+    task = tasks.current_task(loop)
     name = tasks.Task.get_name(task) if isinstance(task, tasks.Task) else None  # not the user's own get_name
     return name[:256] if isinstance(name, str) else None
 

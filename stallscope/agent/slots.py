@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from os import getpid
 
 from . import layout, text
 
@@ -31,6 +32,7 @@ class LoopSlots:
         loop_at = self._given.get(key)
         cells = self._memory.cells
         if loop_at is not None and cells[loop_at // layout.CELL + layout.L_STATE] != layout.LOOP_OPEN:
+            cells[loop_at // layout.CELL + layout.L_DRAINED] = 0  # there will be more
             return loop_at
         for slot in range(self._count):
             loop_at = layout.LOOPS_AT + slot * layout.LOOP_BYTES
@@ -74,4 +76,6 @@ def _thread_name(ident: int, tid: int) -> str:
     threading: Any = sys.modules.get("threading")
     thread = threading._active.get(ident) if threading is not None else None
     known = getattr(thread, "_name", None)
-    return known[:128] if isinstance(known, str) else f"thread {tid}"
+    if isinstance(known, str):
+        return known[:128]
+    return "MainThread" if tid == getpid() else f"thread {tid}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import FrameType
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 64
 _OF_THE_LOOP = ("_process_events", "select", "time")  # what _run_once calls besides handlers
+_LIBRARIES = ("gevent", "tornado", "trio", "twisted", "uvloop")
 _OWN_DIRECTORY = __file__.rsplit("/", 1)[0] + "/"
 
 
@@ -39,11 +41,25 @@ def handler_code(stack: Stack) -> Any:
     """
     for index, (code, _) in enumerate(stack):
         if code.co_name == "_run" and code.co_filename.endswith("asyncio/events.py"):
-            return stack[index - 1][0] if index else None
+            return outermost(stack[:index])
         if code.co_name == "_run_once":
             called = stack[index - 1][0] if index else None
-            return called if called is not None and called.co_name not in _OF_THE_LOOP else None
+            return outermost(stack[:index]) if called is not None and called.co_name not in _OF_THE_LOOP else None
     return None
+
+
+def outermost(stack: Stack) -> Any:
+    """Code of the outermost frame that is no loop library's; of the very outermost if all are; None of none."""
+    libraries = tuple([directory for directory in [_directory(name) for name in _LIBRARIES] if directory])
+    for code, _ in reversed(stack):
+        if not code.co_filename.startswith(libraries):
+            return code
+    return stack[-1][0] if stack else None
+
+
+def _directory(library: str) -> str:
+    path = getattr(sys.modules.get(library), "__file__", None)
+    return path.rsplit("/", 1)[0] + "/" if isinstance(path, str) and "/" in path else ""
 
 
 class FrameTable:

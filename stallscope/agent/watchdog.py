@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
 _REST_NS = 50_000_000  # between two looks, where the pulse watches
+_IDLE_REST_NS = 100_000_000  # the same, as long as there is no loop
 _LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
 _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
@@ -136,7 +137,7 @@ class Watchdog:
                     agent.stop("the collector went away")
             if agent.open_loops:
                 idle_since = now
-            elif now - idle_since > _LINGER_NS and not agent.attached:
+            elif now - idle_since > _LINGER_NS and not agent.attached and agent.pulse is None:
                 self._thread_runs = False
                 if not agent.open_loops:  # a loop may have opened since: then go on
                     return
@@ -153,7 +154,8 @@ class Watchdog:
             planned: int = monotonic_ns() + self._period_ns
             sleep(self._period_ns / 1e9)
         else:
-            rest_ns = self._period_ns if self._must_sample() else max(_REST_NS, self._period_ns)
+            rest_ns = _REST_NS if self._agent.open_loops else _IDLE_REST_NS  # nobody says when an undeclared loop comes
+            rest_ns = self._period_ns if self._must_sample() else max(rest_ns, self._period_ns)
             planned = monotonic_ns() + rest_ns
             pulse.wait(rest_ns)
         return planned
@@ -265,7 +267,7 @@ class Watchdog:
         self._holders.look([state.ident for state in agent.open_loops if exact.waits_for_gil(agent, state)])
         stalls, seen = agent.pulse.take()
         for stall in stalls:
-            state = next((state for state in agent.open_loops if state.loop_at == stall.slot_at), None)
+            state = agent.exact_loops.get(stall.slot_at)
             if not self._within_rate(stall.end_ns):
                 self._memory.cells[layout.H_SUPPRESSED] += 1
             elif not self._memory.put_record(exact_report.of_exact(agent, state, stall, self._holders)):

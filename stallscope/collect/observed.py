@@ -7,12 +7,12 @@ from typing import Any
 
 import psutil
 
-from stallscope.agent import layout
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
 from stallscope.collect.stalls import MALFORMED, executor_of, site_of, stall_of
 from stallscope.recording.nouns import Handler, Missing
 from stallscope.recording.writer import Writer
 
+_COUNTS_HANDLERS = ("asyncio", "trio")
 _FOREIGN_LOOPS = {"/uvloop/loop.": "uvloop", "/gevent/_gevent_c": "gevent"}
 
 
@@ -98,7 +98,7 @@ class Observed:
         self.drain_slowly(now_ns)
         if self._reader.unseen_loops:
             count = self._reader.unseen_loops
-            self._writer.missing(Missing(f"{count} loops", f"more than {layout.LOOPS} loops ran at once"))
+            self._writer.missing(Missing(f"{count} loops", "more loops ran at once than there is room for"))
         if self._loops and self._expects_pulse and not self._reader.has_pulse:
             why = "the pulse could not be loaded in this process"
             self._writer.missing(Missing(f"calls timed exactly in process {self.pid}", why))
@@ -120,6 +120,9 @@ class Observed:
         key = (slot.slot, slot.epoch)
         if key not in self._loops:
             self._loops[key] = self._writer.loop(self._id, slot.tid, slot.kind, slot.name, slot.opened_ns)
+            if slot.kind not in _COUNTS_HANDLERS:
+                why = f"{slot.kind} does not tell when a handler begins: those of stalls are known from their stacks"
+                self._writer.missing(Missing(f"handlers of {slot.kind}'s loops, one by one", why))
         return self._loops[key]
 
     def _keep_site(self, record: Any) -> None:

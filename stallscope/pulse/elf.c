@@ -45,6 +45,7 @@ struct object {
     uintptr_t relro_lo, relro_hi; /* read-only again after relocation */
     const ElfW(Sym) *symbols;
     const char *strings;
+    bool runs_loops;              /* a library whose runs are known by the functions of OF_RUN */
     const ElfW(Rela) *tables[2];
     size_t counts[2];
 };
@@ -125,8 +126,10 @@ static bool is_ours(const struct object *object)
 static bool describe_object(const struct dl_phdr_info *info, struct object *object)
 {
     const ElfW(Dyn) *dynamic = NULL;
-    if (is_left_alone(info->dlpi_name ? info->dlpi_name : ""))
+    const char *path = info->dlpi_name ? info->dlpi_name : "";
+    if (is_left_alone(path))
         return false;
+    object->runs_loops = strstr(path, "/uvloop/loop.") != NULL;
     read_segments(info, object, &dynamic);
     return dynamic != NULL && !is_ours(object) && read_dynamic(object, dynamic);
 }
@@ -191,7 +194,7 @@ static void each_word(const struct object *object, bool hooking)
                 continue;
             const ElfW(Sym) *symbol = &object->symbols[ELF64_R_SYM(entry->r_info)];
             int hook = hook_named(object->strings + symbol->st_name);
-            if (hook < 0 || real[hook] == NULL)
+            if (hook < 0 || real[hook] == NULL || (hooks[hook].kind == OF_RUN && !object->runs_loops))
                 continue;
             void **at = (void **)(object->base + entry->r_offset);
             if (hooking)

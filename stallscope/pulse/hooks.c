@@ -166,6 +166,8 @@ static int hook_openat(int at, const char *path, int flags, ...);
 static int hook_fcntl(int fd, int command, ...);
 static int hook_close(int fd);
 static void *hook_dlopen(const char *path, int flags);
+static void *hook_PyEval_SaveThread(void);
+static void hook_PyEval_RestoreThread(void *state);
 #include "hooks.def"
 #undef HOOK
 #undef WAIT
@@ -246,6 +248,18 @@ static void *hook_dlopen(const char *path, int flags)
     if (t != NULL)
         leave(t, H_dlopen, begun, (intptr_t)path, 0);
     return handle;
+}
+
+static void *hook_PyEval_SaveThread(void)
+{
+    run_begins(python_code());
+    return ((void *(*)(void))real[H_PyEval_SaveThread])();
+}
+
+static void hook_PyEval_RestoreThread(void *state)
+{
+    run_ended();
+    ((void (*)(void *))real[H_PyEval_RestoreThread])(state);
 }
 
 /* The interpreter waits on conditions for nothing but the GIL (its locks are semaphores). */

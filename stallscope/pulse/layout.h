@@ -24,6 +24,7 @@
 #define L_CALL 9
 #define L_CALL_SINCE 10
 #define L_HELD_SINCE 11
+#define L_WAITS_FROM 14
 #define LOOP_TEXT_AT 128
 #define LOOP_HISTOGRAM_AT 8192
 #define LOOP_BYTES 20480

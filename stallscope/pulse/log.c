@@ -292,7 +292,8 @@ void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
     uint64_t *cells = t->cells;
     if (cells == NULL)
         return;
-    struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .slot_at = (uint64_t)((uint8_t *)cells - shared)};
+    struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .rest = t->rest};
+    head.slot_at = (uint64_t)((uint8_t *)cells - shared);
     spent_in(t, &head);
     unsigned ticks = t->ticks_of == start_ns ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0;
     bool has_parts = t->parts_of == (unsigned)t->iteration;

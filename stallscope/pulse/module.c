@@ -100,6 +100,15 @@ static void *close_loop(void *self, void *unused)
     return none();
 }
 
+/* last(): the calling thread's loop waits once more; what comes after that wait is no iteration. */
+static void *last_wait(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    if (atomic_load(&pulse_active))
+        run_ends_with_wait();
+    return none();
+}
+
 /* take() -> [bytes, ...]: finished stalls and seen calls of each thread, as struct record_head and what follows. */
 static void *take(void *self, void *unused)
 {
@@ -152,19 +161,20 @@ static void *dropped_count(void *self, void *unused)
     return py.Long_FromUnsignedLongLong(atomic_load(&dropped));
 }
 
-/* undeclared() -> [(slot_at, tid, path of the object that waits), ...]: loops known by their waits alone. */
+/* undeclared() -> [(slot_at, tid, path of the object that waits), ...]: loops known by their waits alone, those that run
+ * and those that are over and have no name yet. */
 static void *undeclared_loops(void *self, void *unused)
 {
     void *list = py.List_New(0);
     (void)self, (void)unused;
-    for (int i = 0; list != NULL && i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
-        struct thread *t = atomic_load(&threads[i]);
-        uint64_t *cells = t->cells;
+    for (int slot = UNDECLARED; list != NULL && slot < LOOPS; slot++) {
+        uint64_t slot_at = LOOPS_AT + (uint64_t)slot * LOOP_BYTES, *cells = (uint64_t *)(void *)(shared + slot_at);
+        bool is_open = __atomic_load_n(&cells[L_STATE], __ATOMIC_ACQUIRE) == LOOP_OPEN;
         Dl_info object;
-        if (!atomic_load(&t->used) || t->declared || cells == NULL)
+        if (cells[L_EPOCH] == 0 || (!is_open && shared[slot_at + LOOP_TEXT_AT] != '\0'))
             continue;
-        const char *path = dladdr(t->waits_from, &object) != 0 ? object.dli_fname : "";
-        void *entry = py._BuildValue("(KiN)", (unsigned long long)((uint8_t *)cells - shared), (int)t->tid,
+        const char *path = dladdr((void *)(uintptr_t)cells[L_WAITS_FROM], &object) != 0 ? object.dli_fname : "";
+        void *entry = py._BuildValue("(KiN)", (unsigned long long)slot_at, (int)cells[L_TID],
                                     py.Unicode_DecodeFSDefault(path));
         if (entry != NULL && py.List_Append(list, entry) == 0)
             py._DecRef(entry);
@@ -194,7 +204,7 @@ static struct method methods[] = {
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},
-    {"expect", expect_loop, METH_VARARGS, NULL},
+    {"expect", expect_loop, METH_VARARGS, NULL}, {"last", last_wait, METH_NOARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
     {"runner_on", runner_on, METH_VARARGS, NULL}, {"runner_off", runner_off, METH_NOARGS, NULL},
 };

@@ -64,6 +64,7 @@ enum kind {        /* what a call touches, and which argument says so */
     OF_CHILD,      /* a: pid, or -1: any */
     OF_LOCK,       /* a: the lock's address */
     OF_GIL,        /* a: the condition's address */
+    OF_RUN,        /* no call that blocks: hooked only in a library that runs loops by it */
 };
 
 struct hook {
@@ -157,6 +158,9 @@ struct thread {
     int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
     volatile unsigned depth;      /* 1: in a hooked call, or in code of ours */
     bool declared;                /* by the agent; else known by its waits alone */
+    bool refused;                 /* there was no slot for its loop */
+    bool runs;                    /* a library said so: what comes before its first wait is an iteration too */
+    bool ends_with_wait;          /* what comes after the next wait is no iteration */
     bool main;                    /* the interpreter's main thread: pending calls run here */
     _Atomic uint32_t call;        /* hook number + 1 of the call in progress; 0: none */
     _Atomic uint64_t call_since_ns;
@@ -202,7 +206,9 @@ struct thread {
     uintptr_t stack_top;
     pid_t tid;
     _Atomic int used;             /* 0: free for another thread */
-    const void *waits_from;       /* return address of its first wait: whose loop it is */
+    uint64_t waited_ns;           /* return of the first wait of what may become a loop */
+    uint64_t own_slot_at, own_epoch;  /* where its loop was that nobody declared, for the next one of that library */
+    uint64_t rest;                /* the code object (its address) in which the loop is run; 0: not known */
 };
 
 #define THREADS LOOPS
@@ -241,6 +247,10 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
 void wait_ended(struct thread *t);
 bool wait_marked(int fd);  /* whether `fd` is the calling thread's mark */
 void descriptor_closed(int fd);
+/* A library begins to run its loop in the calling thread, below a Python frame of the code `rest`; and has ended. */
+void run_begins(uint64_t rest);
+void run_ended(void);
+void run_ends_with_wait(void);  /* the loop will wait once more, and then leave */
 
 /* The agent declares the calling thread's loop; `running`: it is in the middle of an iteration. Returns 0, or -1: no
  * room. */
@@ -258,7 +268,7 @@ enum record { STALL = 1, SEEN = 2 };
 struct stall_head {
     uint64_t start_ns, end_ns;
     uint64_t cpu_ns, run_delay_ns;  /* of the iteration; UNKNOWN */
-    uint64_t slot_at;
+    uint64_t slot_at, rest;
     uint32_t calls, ticks, parts, lost;
 };
 
@@ -275,7 +285,7 @@ struct record_head {  /* before each record that ring_take gives */
 _Static_assert(sizeof(struct call) == 5 * 8 + 2 * 4 + TEXT_BYTES, "a gap in struct call");
 _Static_assert(sizeof(struct tick) == 9 * 8 + 2 * 4, "a gap in struct tick");
 _Static_assert(sizeof(struct part) == 3 * 8, "a gap in struct part");
-_Static_assert(sizeof(struct stall_head) == 5 * 8 + 4 * 4, "a gap in struct stall_head");
+_Static_assert(sizeof(struct stall_head) == 6 * 8 + 4 * 4, "a gap in struct stall_head");
 _Static_assert(sizeof(struct seen) == sizeof(struct call) + 2 * 8, "a gap in struct seen");
 _Static_assert(sizeof(struct record_head) == 2 * 4, "a gap in struct record_head");
 
@@ -316,6 +326,7 @@ uint64_t stack_wanted(struct thread *t);  /* ask for the stack of the call that 
 uint64_t stack_wanted_by_watchdog(struct thread *t);
 uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns);
 void nudge(void);                         /* let the agent's thread ask for the GIL */
+uint64_t python_code(void);               /* address of the code object that runs in this thread; with the GIL */
 bool python_find(void);                   /* look CPython's functions up; false: this is no CPython */
 
 /* --- runner.c ----------------------------------------------------------------------------------- */

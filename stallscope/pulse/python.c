@@ -124,6 +124,15 @@ void *python_know_asyncio(void *self, void *arguments)
     return none();
 }
 
+/* An address says which code it is, as long as that runs. */
+uint64_t python_code(void)
+{
+    void *frame = py.Eval_GetFrame(), *code = frame != NULL ? py.Object_GetAttr(frame, name_code) : NULL;
+    if (code != NULL)
+        py._DecRef(code);
+    return (uintptr_t)code;
+}
+
 static void capture(uint64_t token, uint64_t late)
 {
     void *stack = walked();

@@ -138,6 +138,7 @@ void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, i
     case OF_CHILD: put(text, room, 'c', ""); break;
     case OF_LOCK:
     case OF_GIL: put(text, room, 'l', ""); break;
+    case OF_RUN:
     case OF_NOTHING: put(text, room, 'o', ""); *argument = -1; break;
     }
     errno = error;

@@ -34,8 +34,6 @@ struct thread *thread_in_iteration(void)
 
 /* --- iterations ---------------------------------------------------------------------------------------- */
 
-#define NO_ROOM (-2)
-
 static void set_cell(uint64_t *cell, uint64_t value)
 {
     __atomic_store_n(cell, value, __ATOMIC_RELAXED);
@@ -66,7 +64,8 @@ static void iteration_begins(struct thread *t, uint64_t *cells)
     uint64_t now = now_ns();
     t->last_handler_ns = now;
     t->iteration++;
-    set_cell(&cells[L_STARTED], now);
+    if (cells != NULL)
+        set_cell(&cells[L_STARTED], now);
     atomic_store_explicit(&t->started_ns, now, memory_order_release);
 }
 
@@ -80,33 +79,45 @@ bool wait_marked(int fd)
     return self != NULL && self->mark_fd == fd && fd >= 0;
 }
 
-static struct thread *found(int epoll_fd, const void *from);
+static struct thread *found(int epoll_fd, bool zero_timeout, const void *from);
+
+static void zero_wait(struct thread *t, bool zero_timeout)
+{
+    uint64_t *cells = t->cells;
+    if (zero_timeout && cells != NULL)
+        cells[L_ZERO_WAITS]++;
+}
 
 /* The loop's own wait is the one on its epoll descriptor, or for loops that use poll or select the one that includes
- * the descriptor by which other threads wake it. Any other wait inside an iteration is a call that blocks. A thread
- * whose loop nobody declared is known by its first wait on an epoll descriptor, until it closes that descriptor. */
+ * the descriptor by which other threads wake it. Any other wait inside an iteration is a call that blocks. A loop that
+ * nobody declared is known by its second wait on one epoll descriptor, until the thread closes that descriptor. */
 struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from)
 {
     struct thread *t = self;
     if (t == NULL || !has_loop(t)) {
         if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
             return NULL;
-        return found(fd, from);
+        return found(fd, zero_timeout, from);
     }
+    if (t->runs && t->epoll_fd < 0)
+        t->epoll_fd = fd;
     if (!(fd >= 0 ? t->epoll_fd == fd : marked))
         return NULL;
     iteration_ends(t);
-    uint64_t *cells = t->cells;
-    if (zero_timeout && cells != NULL)
-        cells[L_ZERO_WAITS]++;
+    zero_wait(t, zero_timeout);
     return t;
 }
 
 void wait_ended(struct thread *t)
 {
     uint64_t *cells = t->cells;
-    if (self == t && cells != NULL)
+    if (self != t)
+        return;
+    if (cells == NULL)
+        t->waited_ns = now_ns();
+    else if (!t->ends_with_wait)
         iteration_begins(t, cells);
+    t->ends_with_wait = false;
 }
 
 /* --- opening and closing ------------------------------------------------------------------------------- */
@@ -155,6 +166,8 @@ static struct thread *registered(void)
     t->started_ns = t->call = t->held_since_ns = 0;
     t->cells = NULL;
     t->epoll_fd = t->mark_fd = -1;
+    t->runs = t->ends_with_wait = t->refused = false;
+    t->own_slot_at = t->rest = 0;
     self = t;
     if (key_made)
         pthread_setspecific(leaving, t);
@@ -197,13 +210,56 @@ static void take_up_again(struct thread *t)
     atomic_store(&t->started_ns, outer->started_ns);
 }
 
+/* Its last iteration counts if somebody says that it ends here. What comes after the last wait of a loop that nobody
+ * declared may be anything. */
+static void close_loop(struct thread *t, bool counts)
+{
+    uint64_t *cells = t->cells;  /* once: the pulse may be stopped meanwhile */
+    if (cells == NULL)
+        return;
+    if (counts)
+        iteration_ends(t);
+    atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
+    set_cell(&cells[L_STARTED], 0);
+    forget_iteration(t);
+    if (!t->declared)
+        __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
+    t->cells = NULL;
+    t->epoll_fd = t->mark_fd = -1;
+    t->runs = t->ends_with_wait = false;
+    t->rest = 0;
+    if (t->outer_count > 0)
+        take_up_again(t);
+}
+
+/* The loop was found by its waits before it was declared. As long as nobody has named it, nobody has read its slot: what
+ * was counted there moves, and the slot is as it was. Naming has the GIL, and so has our caller. */
+static void move_counts(struct thread *t, uint64_t slot_at)
+{
+    uint64_t *from = t->cells, *to = cells_at(slot_at);
+    if (from == NULL || t->declared || ((char *)from)[LOOP_TEXT_AT] != '\0')
+        return;
+    for (size_t i = LOOP_HISTOGRAM_AT / CELL; i < LOOP_HISTOGRAM_AT / CELL + OCTAVES * SUB_BUCKETS; i++) {
+        to[i] += from[i];
+        from[i] = 0;
+    }
+    to[L_ZERO_WAITS] += from[L_ZERO_WAITS];
+    t->own_slot_at = 0;
+    close_loop(t, false);
+    uint64_t before = --from[L_EPOCH];
+    from[L_DRAINED] = before;
+    __atomic_store_n(&from[L_STATE], before ? LOOP_CLOSED : LOOP_FREE, __ATOMIC_RELEASE);
+}
+
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 {
     struct thread *t = self;
     if (t == NULL && (t = registered()) == NULL)
         return -1;
-    if (has_loop(t) && !set_aside(t))
-        thread_close();
+    if (t->epoll_fd == epoll_fd)
+        move_counts(t, slot_at);
+    if (has_loop(t) && !(t->declared && set_aside(t)))
+        close_loop(t, t->declared);
     t->epoll_fd = epoll_fd;
     t->mark_fd = mark_fd;
     t->declared = true;
@@ -215,17 +271,8 @@ int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 
 void thread_close(void)
 {
-    struct thread *t = self;
-    uint64_t *cells = t != NULL ? t->cells : NULL;  /* once: the pulse may be stopped meanwhile */
-    if (cells == NULL)
-        return;
-    iteration_ends(t);
-    if (!t->declared)
-        __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
-    t->cells = NULL;
-    t->epoll_fd = t->mark_fd = -1;
-    if (t->outer_count > 0)
-        take_up_again(t);
+    if (self != NULL)
+        close_loop(self, true);
 }
 
 /* --- loops that the agent declares from another thread: it attached while they ran ------------------------------------- */
@@ -268,8 +315,23 @@ static bool opened_as_expected(int epoll_fd)
 
 /* --- loops that nobody declares --------------------------------------------------------------------------------------- */
 
+/* The slot that this thread had before, if it was given to nobody else: a thread that runs loop after loop has one. */
+static bool retake_slot(struct thread *t, uint64_t from)
+{
+    uint64_t *cells = t->own_slot_at != 0 ? cells_at(t->own_slot_at) : NULL, state = LOOP_CLOSED;
+    if (cells == NULL || cells[L_EPOCH] != t->own_epoch || cells[L_WAITS_FROM] != from ||
+        !__atomic_compare_exchange_n(&cells[L_STATE], &state, LOOP_OPEN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return false;
+    if (cells[L_EPOCH] == t->own_epoch) {
+        cells[L_DRAINED] = 0;  /* there will be more */
+        return true;
+    }
+    __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);  /* it came to another meanwhile, and is free again */
+    return false;
+}
+
 /* A loop that nobody declared gets one of the last slots; the agent gives it a name when it sees it. */
-static bool take_undeclared_slot(struct thread *t)
+static bool take_fresh_slot(struct thread *t, uint64_t from)
 {
     for (int slot = UNDECLARED; slot < LOOPS; slot++) {
         uint64_t slot_at = LOOPS_AT + (uint64_t)slot * LOOP_BYTES, *cells = cells_at(slot_at);
@@ -282,42 +344,104 @@ static bool take_undeclared_slot(struct thread *t)
         memset(shared + slot_at + LOOP_HISTOGRAM_AT, 0, OCTAVES * SUB_BUCKETS * CELL);
         cells[L_ZERO_WAITS] = 0;
         cells[L_TID] = (uint64_t)t->tid;
+        cells[L_WAITS_FROM] = from;
         cells[L_OPENED] = now_ns();
-        __atomic_fetch_add(&cells[L_EPOCH], 1, __ATOMIC_RELEASE);
+        t->own_slot_at = slot_at;
+        t->own_epoch = __atomic_add_fetch(&cells[L_EPOCH], 1, __ATOMIC_RELEASE);
         uint64_t *count = (uint64_t *)(void *)shared + H_LOOPS;
         __atomic_store_n(count, LOOPS, __ATOMIC_RELEASE);
-        takes_slot(t, slot_at);
         return true;
     }
-    __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, 1, __ATOMIC_RELAXED);
     return false;
 }
 
+static bool take_undeclared_slot(struct thread *t, const void *from)
+{
+    if (retake_slot(t, (uintptr_t)from) || take_fresh_slot(t, (uintptr_t)from)) {
+        takes_slot(t, t->own_slot_at);
+        return true;
+    }
+    if (!t->refused)  /* once a thread; it may have room later */
+        __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, 1, __ATOMIC_RELAXED);
+    t->refused = true;
+    return false;
+}
+
+/* The thread waits for the first time, on this descriptor: perhaps it does so just once. */
+static struct thread *may_become_loop(struct thread *t, int epoll_fd)
+{
+    t->epoll_fd = epoll_fd;
+    t->declared = false;
+    t->waited_ns = 0;
+    return t;
+}
+
 /* The loop of a thread that has none yet, as it enters a wait; NULL: none. */
-static struct thread *found(int epoll_fd, const void *from)
+static struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
 {
     struct thread *t = self;
-    if (atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd))
+    if (atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd)) {
+        zero_wait(self, zero_timeout);
         return self;
+    }
     if (epoll_fd < 0)
         return NULL;
     if (t == NULL && (t = registered()) == NULL)
         return NULL;
-    if (t->epoll_fd == NO_ROOM || !take_undeclared_slot(t)) {
-        t->epoll_fd = NO_ROOM;  /* not asked again in this thread */
-        return NULL;
-    }
-    t->declared = false;
+    if (!t->runs && t->epoll_fd != epoll_fd)
+        return may_become_loop(t, epoll_fd);
     t->epoll_fd = epoll_fd;
-    t->waits_from = from;
+    t->declared = false;
+    if (!take_undeclared_slot(t, from))
+        return NULL;
+    if (!t->runs)
+        atomic_store(&t->started_ns, t->waited_ns);
+    iteration_ends(t);
+    zero_wait(t, zero_timeout);
     return t;
 }
 
 void descriptor_closed(int fd)
 {
     struct thread *t = self;
-    if (t != NULL && fd >= 0 && t->epoll_fd == fd && !t->declared && t->depth == 0)
-        thread_close();
+    if (t == NULL || fd < 0 || t->epoll_fd != fd || t->declared || t->depth != 0)
+        return;
+    close_loop(t, false);
+    t->epoll_fd = -1;
+}
+
+/* --- libraries that say when they run a loop ------------------------------------------------------------------------------ */
+
+void run_begins(uint64_t rest)
+{
+    struct thread *t = self;
+    if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
+        return;
+    if ((t == NULL && (t = registered()) == NULL) || (has_loop(t) && t->declared))
+        return;
+    if (!t->runs)
+        close_loop(t, false);  /* some other user of epoll was taken for a loop */
+    t->runs = true;
+    t->rest = rest;
+    t->epoll_fd = -1;  /* that of the first wait */
+    iteration_begins(t, t->cells);
+}
+
+void run_ended(void)
+{
+    struct thread *t = self;
+    if (t == NULL || !t->runs)
+        return;
+    iteration_ends(t);
+    atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
+    forget_iteration(t);
+}
+
+void run_ends_with_wait(void)
+{
+    struct thread *t = self;
+    if (t != NULL && has_loop(t) && !t->declared)
+        t->ends_with_wait = true;
 }
 
 /* --- the process ------------------------------------------------------------------------------------------ */
@@ -328,7 +452,7 @@ static void thread_ends(void *known)
     if (self != t)
         return;
     t->outer_count = 0;
-    thread_close();
+    close_loop(t, t->declared);
     kernel_close(t);
     self = NULL;
     atomic_store(&t->used, 0);
