@@ -274,7 +274,7 @@ void elf_fork_ended(void)
  * the lock of its dlopen. */
 #ifdef __GLIBC__
 typedef void nothing(void);
-THREAD_LOCAL void (*work)(void);
+THREAD_LOCAL void (*volatile work)(void);  /* volatile: dlsym is declared as one that never calls us back */
 
 static void does_nothing(void)
 {
@@ -282,21 +282,25 @@ static void does_nothing(void)
 
 static nothing *worked(void)
 {
-    if (work != NULL)
-        work();
+    void (*wanted)(void) = work;
+    work = NULL;
+    if (wanted != NULL)
+        wanted();
     return does_nothing;
 }
 
 __attribute__((visibility("default"), ifunc("worked"))) void pulse_under_loader_lock(void);
 
+/* RTLD_DEFAULT includes what the calling object itself has. (The link map that dladdr1 gives is no handle of an object
+ * that was there from the start.) */
 static void under_loader_lock(void (*wanted)(void))
 {
-    Dl_info info;
-    void *own = NULL;
     work = wanted;
-    if (dladdr1((void *)&words, &info, &own, RTLD_DL_LINKMAP) == 0 || dlsym(own, "pulse_under_loader_lock") == NULL)
-        wanted();
-    work = NULL;
+    dlsym(RTLD_DEFAULT, "pulse_under_loader_lock");
+    if (work == NULL)
+        return;
+    work = NULL;  /* it was not found, or another copy of this library was */
+    wanted();
 }
 #else
 static void under_loader_lock(void (*wanted)(void))
