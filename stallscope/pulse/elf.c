@@ -42,7 +42,8 @@ static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
 
 struct object {
     uintptr_t base, lo, hi;       /* addresses of its segments: [lo, hi) */
-    uintptr_t relro_lo, relro_hi; /* read-only again after relocation */
+    uintptr_t relro_lo, relro_hi; /* the pages that the loader made read-only after relocation */
+    bool opened;                  /* for us to write there */
     const ElfW(Sym) *symbols;
     const char *strings;
     bool runs_loops;              /* a library whose runs are known by the functions of OF_RUN */
@@ -64,8 +65,8 @@ static void read_segments(const struct dl_phdr_info *info, struct object *object
         uintptr_t lo = info->dlpi_addr + segment->p_vaddr, hi = lo + segment->p_memsz;
         if (segment->p_type == PT_DYNAMIC)
             *dynamic = (const ElfW(Dyn) *)lo;
-        if (segment->p_type == PT_GNU_RELRO)
-            object->relro_lo = lo, object->relro_hi = hi;
+        if (segment->p_type == PT_GNU_RELRO)  /* a last page that other data shares stays as it was */
+            object->relro_lo = page_of(lo), object->relro_hi = page_of(hi);
         if (segment->p_type != PT_LOAD)
             continue;
         object->lo = lo < object->lo ? lo : object->lo;
@@ -134,16 +135,28 @@ static bool describe_object(const struct dl_phdr_info *info, struct object *obje
     return dynamic != NULL && !is_ours(object) && read_dynamic(object, dynamic);
 }
 
-static void write_word(const struct object *object, void **at, void *value)
+static bool set_pages(const struct object *object, int protection)
 {
-    uintptr_t lo = (uintptr_t)at, page = page_of(lo);
-    bool relro = lo >= page_of(object->relro_lo) && lo < object->relro_hi;
-    size_t length = lo + sizeof *at - page;
-    if (relro && mprotect((void *)page, length, PROT_READ | PROT_WRITE) != 0)
+    return mprotect((void *)object->relro_lo, object->relro_hi - object->relro_lo, protection) == 0;
+}
+
+/* The pages are opened at the first word and closed after the last: a call for each word would cost a program with many
+ * objects a millisecond and more. */
+static void write_word(struct object *object, void **at, void *value)
+{
+    bool read_only = (uintptr_t)at >= object->relro_lo && (uintptr_t)at < object->relro_hi;
+    if (read_only && !object->opened)
+        object->opened = set_pages(object, PROT_READ | PROT_WRITE);
+    if (read_only && !object->opened)
         return;
     __atomic_store_n(at, value, __ATOMIC_RELEASE);
-    if (relro)
-        mprotect((void *)page, length, PROT_READ);
+}
+
+static void close_pages(struct object *object)
+{
+    if (object->opened)
+        set_pages(object, PROT_READ);
+    object->opened = false;
 }
 
 static void *replacement_for(const struct object *object, int hook)
@@ -161,7 +174,7 @@ static struct word *word_at(void **at)
     return &words[slot];
 }
 
-static void hook_word(const struct object *object, void **at, int hook, bool is_unbound_call)
+static void hook_word(struct object *object, void **at, int hook, bool is_unbound_call)
 {
     void *value = __atomic_load_n(at, __ATOMIC_ACQUIRE);
     bool lazy = is_unbound_call && (uintptr_t)value >= object->lo && (uintptr_t)value < object->hi;
@@ -175,7 +188,7 @@ static void hook_word(const struct object *object, void **at, int hook, bool is_
     write_word(object, at, replacement_for(object, hook));
 }
 
-static void unhook_word(const struct object *object, void **at, int hook)
+static void unhook_word(struct object *object, void **at, int hook)
 {
     struct word *known = word_at(at);
     if (known->at != NULL && __atomic_load_n(at, __ATOMIC_ACQUIRE) == replacement_for(object, hook)) {
@@ -184,7 +197,7 @@ static void unhook_word(const struct object *object, void **at, int hook)
     }
 }
 
-static void each_word(const struct object *object, bool hooking)
+static void each_word(struct object *object, bool hooking)
 {
     for (int table = 0; table < 2; table++)
         for (size_t i = 0; i < object->counts[table] && object->tables[table]; i++) {
@@ -202,6 +215,7 @@ static void each_word(const struct object *object, bool hooking)
             else
                 unhook_word(object, at, hook);
         }
+    close_pages(object);
 }
 
 static bool has_counts(size_t size)

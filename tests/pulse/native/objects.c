@@ -287,6 +287,37 @@ static void unloaded(void)
     CHECK_EQUAL(hooked_now(), 0);
 }
 
+static _Atomic bool enough;
+
+static void *load_and_unload(void *name)
+{
+    while (!atomic_load(&enough)) {
+        void *handle = plug_in(name, RTLD_NOW);
+        FUNCTION(sleeper, plug_sleep, handle);
+        plug_sleep(1000);
+        dlclose(handle);
+    }
+    return NULL;
+}
+
+/* Objects come and go in some threads while the watchdog looks at them, and the pulse begins and ends. */
+static void loading_storm(void)
+{
+    pthread_t thread[3];
+    static const char *const names[] = {"plug_lazy.so", "plug_now.so", "plug_relro.so"};
+    for (int i = 0; i < 3; i++)
+        CHECK_EQUAL(pthread_create(&thread[i], NULL, load_and_unload, (void *)(uintptr_t)names[i]), 0);
+    for (int i = 0; i < 40; i++) {
+        begin(MILLISECOND);
+        usleep(5000);
+        pulse_end();
+    }
+    atomic_store(&enough, true);
+    for (int i = 0; i < 3; i++)
+        pthread_join(thread[i], NULL);
+    CHECK_EQUAL(hooked_now(), 0);
+}
+
 /* --- who else is there ---------------------------------------------------------------------------------------------------- */
 
 static ssize_t (*before_theirs)(int, void *, size_t);
@@ -362,6 +393,7 @@ const struct scenario objects[] = {
     {"fortified", fortified},
     {"found_later", found_later},
     {"unloaded", unloaded},
+    {"loading_storm", loading_storm},
     {"patched_before", patched_before},
     {"patched_after", patched_after},
     {"own_names", own_names},
