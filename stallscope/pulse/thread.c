@@ -401,11 +401,13 @@ static struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
     return t;
 }
 
+/* The child of a vfork runs on its parent's memory, this included, but the descriptors that it closes are its own. */
 void descriptor_closed(int fd)
 {
     struct thread *t = self;
-    if (t == NULL || fd < 0 || t->epoll_fd != fd || t->declared || t->depth != 0)
-        return;
+    if (t == NULL || fd < 0 || t->epoll_fd != fd || t->declared || t->depth != 0 ||
+        t->tid != (pid_t)syscall(SYS_gettid))
+        return;  /* the last: a child of vfork has our memory */
     close_loop(t, false);
     t->epoll_fd = -1;
 }

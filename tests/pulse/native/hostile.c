@@ -299,6 +299,53 @@ static void forked(void)
     pulse_end();
 }
 
+/* A fork while the watchdog looks at an object that has just come; the child loads objects too. */
+static void forks_while_loading(void)
+{
+    begin(MILLISECOND);
+    for (int i = 0; i < 300; i++) {
+        void *handle = plug_in(i % 2 ? "plug_now.so" : "plug_lazy.so", RTLD_NOW);
+        usleep(i % 10 * 110);
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(20);
+            begin(MILLISECOND);
+            plug_in("plug_relro.so", RTLD_NOW);
+            pulse_end();
+            _exit(0);
+        }
+        CHECK(pid > 0);
+        waited_for(pid);
+        dlclose(handle);
+    }
+    pulse_end();
+}
+
+/* A child of vfork runs on its parent's memory and closes descriptors, the parent's loop's too. */
+static void vforked(void)
+{
+    struct epoll_event event;
+    begin(100 * MILLISECOND);
+    int fd = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < 50; i++) {
+        epoll_wait(fd, &event, 1, 0);
+        pid_t pid = vfork();
+        if (pid == 0) {
+            for (int closed = 3; closed < 32; closed++)
+                close(closed);
+            char *const words[] = {(char *)"true", NULL};
+            execve("/bin/true", words, environ);
+            _exit(127);
+        }
+        CHECK(pid > 0);
+        waited_for(pid);
+    }
+    close(fd);
+    CHECK_EQUAL(iterations_of(UNDECLARED), 50);
+    CHECK_EQUAL(iterations_from(UNDECLARED), 50);
+    pulse_end();
+}
+
 static void spawned(void)
 {
     begin_in_loop(100000);
@@ -431,6 +478,8 @@ const struct scenario hostile[] = {
     {"cancelled", cancelled},
     {"small_stacks", small_stacks},
     {"forked", forked},
+    {"forks_while_loading", forks_while_loading},
+    {"vforked", vforked},
     {"spawned", spawned},
     {"no_descriptors_left", no_descriptors_left},
     {"all_descriptors_closed", all_descriptors_closed},
