@@ -151,9 +151,11 @@ static int busy_is_minus_one(int result)
         struct thread *t = thread_in_iteration();                        \
         if (t == NULL)                                                   \
             return CALL(name) arguments;                                 \
+        int error = errno;                                                \
         returns outcome = tried;                                          \
         if (outcome != -1)                                                \
             return outcome;                                               \
+        errno = error;                                                    \
         uint64_t begun = enter(t, H_##name);                             \
         outcome = CALL(name) arguments;                                   \
         leave(t, H_##name, begun, (intptr_t)(a), 0);                     \

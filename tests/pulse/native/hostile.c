@@ -77,6 +77,30 @@ static void errno_kept(void)
     end_in_loop();
 }
 
+static void *posts_later(void *lock)
+{
+    sleep_ms(20);
+    sem_post(lock);
+    return NULL;
+}
+
+static void errno_kept_by_a_lock_that_waits(void)
+{
+    sem_t lock;
+    pthread_t thread;
+    CHECK_EQUAL(sem_init(&lock, 0, 0), 0);
+    begin_in_loop(2 * MILLISECOND);
+    CHECK_EQUAL(pthread_create(&thread, NULL, posts_later, &lock), 0);
+    errno = 42;
+    CHECK_EQUAL(sem_wait(&lock), 0);
+    CHECK_EQUAL(errno, 42);
+    turn(&loop);
+    take();
+    CHECK(call_taken("sem_wait") != NULL);
+    pthread_join(thread, NULL);
+    end_in_loop();
+}
+
 /* --- signals ------------------------------------------------------------------------------------------------------------ */
 
 static volatile sig_atomic_t rung;
@@ -472,6 +496,7 @@ static void sandboxed(void)
 
 const struct scenario hostile[] = {
     {"errno_kept", errno_kept},
+    {"errno_kept_by_a_lock_that_waits", errno_kept_by_a_lock_that_waits},
     {"interrupted", interrupted},
     {"signals_anywhere", signals_anywhere},
     {"jumped_out_of_a_call", jumped_out_of_a_call},
