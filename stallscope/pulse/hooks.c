@@ -236,11 +236,12 @@ static int hook_close(int fd)
     return result;
 }
 
-/* The loader looks at its caller's own search path for a name without a slash, so such a call must be left to it as
- * it is (a jump, not a call: the caller stays the caller); the watchdog finds the new object within milliseconds. */
+/* The loader looks at its caller's own search path for a name without a slash, and $ORIGIN is its caller's folder. So
+ * such a call must be left to it as it is (a jump, not a call: the caller stays the caller); the watchdog finds the new object within milliseconds. */
 static void *hook_dlopen(const char *path, int flags)
 {
-    if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || path == NULL || strchr(path, '/') == NULL)
+    if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || path == NULL || strchr(path, '/') == NULL ||
+        strchr(path, '$') != NULL)
         return CALL(dlopen)(path, flags);
     struct thread *t = thread_in_iteration();
     uint64_t begun = t != NULL ? enter(t, H_dlopen) : 0;

@@ -263,6 +263,24 @@ static void found_later(void)
     pulse_end();
 }
 
+/* The loader looks at who calls it: the hook must not stand in between. */
+static void loads_for_its_caller(void)
+{
+    if (SANITIZED) {
+        puts("sanitizers ask the loader on the program's behalf");
+        exit(SKIPPED);
+    }
+    begin(100 * MILLISECOND);
+    void *handle = plug_in("there/loads_another.so", RTLD_NOW);
+    typedef void *loads(void);
+    FUNCTION(loads, load_by_name, handle);
+    FUNCTION(loads, load_by_origin, handle);
+    void *by_name = load_by_name(), *by_origin = load_by_origin();
+    CHECK(by_name != NULL);
+    CHECK(by_origin == by_name);
+    pulse_end();
+}
+
 /* --- objects that go ----------------------------------------------------------------------------------------------------- */
 
 static void unloaded(void)
@@ -392,6 +410,7 @@ const struct scenario objects[] = {
     {"object_kinds", object_kinds},
     {"fortified", fortified},
     {"found_later", found_later},
+    {"loads_for_its_caller", loads_for_its_caller},
     {"unloaded", unloaded},
     {"loading_storm", loading_storm},
     {"patched_before", patched_before},
