@@ -3,6 +3,7 @@
  * runs; where C code holds the GIL the answer comes as that code returns, and by how late it comes we know it. */
 #include "pulse.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -157,6 +158,8 @@ int watchdog_start(void)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);  /* the program's signals are not for this thread */
     int error = pthread_create(&thread, &attributes, watch, NULL);
+    if (error == EINVAL)  /* the libraries' thread-local variables, which glibc puts there too, leave no room */
+        error = pthread_create(&thread, NULL, watch, NULL);
     runs = error == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);

@@ -380,6 +380,23 @@ static void patched_after(void)
     CHECK_EQUAL(atomic_load(&theirs), 1);
 }
 
+/* Run with LD_PRELOAD: the interposer goes on being called, and what it passes on is timed. */
+static void preloaded(void)
+{
+    _Atomic unsigned *count = dlsym(RTLD_DEFAULT, "preload_reads");
+    if (count == NULL) {
+        puts("only of use with preload.so in LD_PRELOAD");
+        exit(SKIPPED);
+    }
+    begin(10 * MILLISECOND);
+    loop = loop_open(0);
+    unsigned before = atomic_load(count);
+    reads_are_seen(read);
+    CHECK_EQUAL(atomic_load(count), before + 1);
+    loop_close(&loop);
+    pulse_end();
+}
+
 /* A function of an object's own that only has the name of one of libc's is none of ours. */
 static void own_names(void)
 {
@@ -415,6 +432,7 @@ const struct scenario objects[] = {
     {"loading_storm", loading_storm},
     {"patched_before", patched_before},
     {"patched_after", patched_after},
+    {"preloaded", preloaded},
     {"own_names", own_names},
     {NULL, NULL},
 };
