@@ -52,6 +52,21 @@ static inline uint64_t enter(struct thread *t, unsigned hook)
     return begun;
 }
 
+/* Whether the kernel has perhaps not read what an argument points to: then it may not be readable. (errno may be of an
+ * earlier call: then a name is missing, or the descriptor's own stands for it.) */
+static bool is_unread(enum kind kind, int error)
+{
+    return error == EFAULT || (kind == OF_ADDRESS && (error == EBADF || error == ENOTSOCK || error == EINVAL));
+}
+
+static void drop_pointers(enum kind kind, intptr_t *a, intptr_t *b)
+{
+    if (kind == OF_PATH || kind == OF_HOST || kind == OF_POLL)
+        *a = 0;
+    if (kind == OF_PATH_AT || kind == OF_HOST || kind == OF_ADDRESS)
+        *b = 0;
+}
+
 static inline void leave(struct thread *t, unsigned hook, uint64_t begun, intptr_t a, intptr_t b)
 {
     if (thread_self() != t)  /* the child of a fork: nothing of its parent's is its own */
@@ -59,6 +74,8 @@ static inline void leave(struct thread *t, unsigned hook, uint64_t begun, intptr
     int error = errno;
     uint64_t ended = now_ns();
     atomic_store_explicit(&t->call, 0, memory_order_relaxed);
+    if (is_unread(hooks[hook].kind, error))
+        drop_pointers(hooks[hook].kind, &a, &b);
     note_call(t, hook, begun, ended, a, b);
     atomic_signal_fence(memory_order_seq_cst);
     t->depth = 0;
@@ -77,20 +94,26 @@ static intptr_t timeval_ns(const struct timeval *time)
     return time ? (intptr_t)time->tv_sec * 1000000000 + time->tv_usec * 1000 : -1;
 }
 
+/* Only a thread whose loop polls looks into the list, which may be no list at all. */
 static bool poll_marked(const struct pollfd *fds, nfds_t count)
 {
-    for (nfds_t i = 0; i < count; i++)
-        if (wait_marked(fds[i].fd))
+    int mark = wait_mark();
+    for (nfds_t i = 0; mark >= 0 && i < count; i++)
+        if (fds[i].fd == mark)
             return true;
     return false;
 }
 
 static bool select_marked(int count, fd_set *in)
 {
-    for (int fd = 0; in != NULL && fd < count; fd++)
-        if (FD_ISSET(fd, in) && wait_marked(fd))
-            return true;
-    return false;
+    int mark = wait_mark();
+    return in != NULL && mark >= 0 && mark < count && FD_ISSET(mark, in);
+}
+
+/* An address may be shorter than its type: its size goes along with the descriptor. */
+static intptr_t with_size(int fd, unsigned size)
+{
+    return (intptr_t)((uint64_t)size << 32 | (unsigned)fd);
 }
 
 static int directory_fd(void *directory)
@@ -237,7 +260,8 @@ static int hook_close(int fd)
 }
 
 /* The loader looks at its caller's own search path for a name without a slash, and $ORIGIN is its caller's folder. So
- * such a call must be left to it as it is (a jump, not a call: the caller stays the caller); the watchdog finds the new object within milliseconds. */
+ * such a call must be left to it as it is (a jump, not a call: the caller stays the caller); the watchdog finds the new
+ * object within milliseconds. */
 static void *hook_dlopen(const char *path, int flags)
 {
     if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || path == NULL || strchr(path, '/') == NULL ||

@@ -57,7 +57,7 @@ enum kind {        /* what a call touches, and which argument says so */
     OF_FD,         /* a: descriptor */
     OF_PATH,       /* a: path */
     OF_PATH_AT,    /* a: descriptor of the directory, b: path */
-    OF_ADDRESS,    /* a: descriptor, b: struct sockaddr, or NULL */
+    OF_ADDRESS,    /* a: descriptor, and in the upper half the size of b: struct sockaddr, or NULL */
     OF_HOST,       /* a: host name, or NULL; b: service, or NULL */
     OF_POLL,       /* a: struct pollfd[], b: how many */
     OF_TIMER,      /* a: nanoseconds, or -1: not a duration */
@@ -245,7 +245,7 @@ struct thread *thread_in_iteration(void);
  * includes the thread's mark_fd. NULL: this wait is not the loop's, and an ordinary call. */
 struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from);
 void wait_ended(struct thread *t);
-bool wait_marked(int fd);  /* whether `fd` is the calling thread's mark */
+int wait_mark(void);  /* the calling thread's mark_fd; -1: none */
 void descriptor_closed(int fd);
 /* A library begins to run its loop in the calling thread, below a Python frame of the code `rest`; and has ended. */
 void run_begins(uint64_t rest);

@@ -32,23 +32,25 @@ static bool put_link(char *text, size_t room, const char *link)
     return true;
 }
 
-static void put_address(char *text, size_t room, const struct sockaddr *address)
+static void put_address(char *text, size_t room, const struct sockaddr *address, size_t size)
 {
     char host[INET6_ADDRSTRLEN] = "";
+    struct sockaddr_storage of;  /* the rest of it zero: a name that fills its address has no NUL */
+    memset(&of, 0, sizeof of);
+    memcpy(&of, address, size < sizeof of ? size : sizeof of - 1);
     text[0] = 's';
     text[1] = '\0';
-    if (address->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)address;
+    if (of.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)&of;
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
         snprintf(text + 1, room - 1, "%s:%u", host, (unsigned)ntohs(in->sin_port));
-    } else if (address->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const void *)address;
+    } else if (of.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const void *)&of;
         inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
         snprintf(text + 1, room - 1, "[%s]:%u", host, (unsigned)ntohs(in->sin6_port));
-    } else if (address->sa_family == AF_UNIX) {
-        const struct sockaddr_un *un = (const void *)address;
-        const char *name = un->sun_path[0] ? un->sun_path : un->sun_path + 1;  /* an abstract name begins with NUL */
-        snprintf(text + 1, room - 1, "unix:%s%.*s", un->sun_path[0] ? "" : "@", (int)sizeof un->sun_path - 1, name);
+    } else if (of.ss_family == AF_UNIX) {
+        const char *path = ((const struct sockaddr_un *)(const void *)&of)->sun_path;
+        snprintf(text + 1, room - 1, "unix:%s%s", path[0] ? "" : "@", path[0] ? path : path + 1);  /* @: abstract */
     }
 }
 
@@ -59,7 +61,7 @@ static bool put_peer(char *text, size_t room, int fd)
     memset(&peer, 0, sizeof peer);
     if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0)
         return false;
-    put_address(text, room, (const struct sockaddr *)&peer);
+    put_address(text, room, (const struct sockaddr *)&peer, size);
     return text[1] != '\0';
 }
 
@@ -121,8 +123,9 @@ void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, i
     case OF_PATH: put_path(text, room, AT_FDCWD, (const char *)a); *argument = -1; break;
     case OF_PATH_AT: put_path(text, room, (int)a, (const char *)b); *argument = -1; break;
     case OF_ADDRESS:
+        *argument = (int)a;
         if (b != 0)
-            put_address(text, room, (const struct sockaddr *)b);
+            put_address(text, room, (const struct sockaddr *)b, (size_t)((uint64_t)a >> 32));
         else
             put_descriptor(text, room, (int)a);
         break;
@@ -146,7 +149,7 @@ void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, i
 
 bool is_nonblocking(enum kind kind, intptr_t a)
 {
-    if ((kind != OF_FD && kind != OF_ADDRESS) || a < 0)
+    if ((kind != OF_FD && kind != OF_ADDRESS) || (int)a < 0)
         return false;
     int error = errno, flags = fcntl((int)a, F_GETFL);
     errno = error;

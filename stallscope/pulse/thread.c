@@ -74,9 +74,9 @@ static bool has_loop(const struct thread *t)
     return t->cells != NULL;
 }
 
-bool wait_marked(int fd)
+int wait_mark(void)
 {
-    return self != NULL && self->mark_fd == fd && fd >= 0;
+    return self != NULL ? self->mark_fd : -1;
 }
 
 static struct thread *found(int epoll_fd, bool zero_timeout, const void *from);

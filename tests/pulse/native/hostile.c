@@ -101,6 +101,57 @@ static void errno_kept_by_a_lock_that_waits(void)
     end_in_loop();
 }
 
+/* Arguments that the kernel refuses to look at are not looked at by us. */
+static void bad_pointers(void)
+{
+    if (SANITIZED) {
+        puts("sanitizers look at the arguments themselves");
+        exit(SKIPPED);
+    }
+    const char *volatile nowhere = (const char *)16;
+    struct pollfd *volatile no_list = (void *)16;
+    int no_socket = open("/dev/null", O_RDONLY);
+    begin_in_loop(100 * MILLISECOND);
+    for (int i = 0; i < 100; i++) {
+        CHECK(open(nowhere, O_RDONLY) == -1 && errno == EFAULT);
+        CHECK(unlink(nowhere) == -1 && errno == EFAULT);
+        CHECK(poll(no_list, 3, 0) == -1 && errno == EFAULT);
+        CHECK(connect(no_socket, (const void *)nowhere, 16) == -1 && errno == ENOTSOCK);
+        CHECK(connect(-1, (const void *)nowhere, 16) == -1 && errno == EBADF);
+        turn(&loop);
+    }
+    end_in_loop();
+}
+
+/* An address may be shorter than its type, and end where the memory ends. */
+static void short_addresses(void)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, 2 * (size_t)page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(pages != MAP_FAILED && munmap(pages + page, (size_t)page) == 0);
+    begin_in_loop(3200);  /* every call of 100 ns is described */
+    static const char abstract[] = "\0stallscope-no-such-socket";
+    for (int i = 0; i < 100; i++) {
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        size_t size = sizeof(sa_family_t) + sizeof abstract - 1;
+        char *address = pages + page - size;
+        memcpy(address, &(sa_family_t){AF_UNIX}, sizeof(sa_family_t));
+        memcpy(address + sizeof(sa_family_t), abstract, sizeof abstract - 1);
+        CHECK(connect(fd, (struct sockaddr *)address, (socklen_t)size) == -1 && errno == ECONNREFUSED);
+        address = pages + page - sizeof(sa_family_t);
+        memcpy(address, &(sa_family_t){AF_INET}, sizeof(sa_family_t));
+        CHECK(connect(fd, (struct sockaddr *)address, sizeof(sa_family_t)) == -1 && errno == EINVAL);
+        close(fd);
+        turn(&loop);
+    }
+    take();
+    bool named = false;
+    for (unsigned i = 0; i < taken.call_count; i++)
+        named |= strcmp(taken.calls[i].text, "sunix:@stallscope-no-such-socket") == 0;
+    CHECK(named);
+    end_in_loop();
+}
+
 /* --- signals ------------------------------------------------------------------------------------------------------------ */
 
 static volatile sig_atomic_t rung;
@@ -497,6 +548,8 @@ static void sandboxed(void)
 const struct scenario hostile[] = {
     {"errno_kept", errno_kept},
     {"errno_kept_by_a_lock_that_waits", errno_kept_by_a_lock_that_waits},
+    {"bad_pointers", bad_pointers},
+    {"short_addresses", short_addresses},
     {"interrupted", interrupted},
     {"signals_anywhere", signals_anywhere},
     {"jumped_out_of_a_call", jumped_out_of_a_call},
