@@ -1,26 +1,43 @@
 /* What a call touched, as text: its first letter is the kind of the resource, the rest its name.
  *   f path   s peer   p pipe   l lock   c child   h host   t timer   o other
- * Called after the call and inside the hook, while the arguments are still valid; only for calls worth telling of. */
+ * Called after the call and inside the hook, while the arguments are still valid; only for calls worth telling of.
+ *
+ * Text is put together by hand: snprintf takes 3 KiB of a stack that may be a signal handler's. */
 #include "pulse.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <string.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+static void append(char *text, size_t room, const char *more)
+{
+    size_t have = strnlen(text, room - 1), length = strnlen(more, room - 1 - have);
+    memcpy(text + have, more, length);
+    text[have + length] = '\0';
+}
+
+static void append_number(char *text, size_t room, unsigned number)
+{
+    char digits[12], *first = digits + sizeof digits - 1;
+    *first = '\0';
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) != 0);
+    append(text, room, first);
+}
+
 static void put(char *text, size_t room, char kind, const char *name)
 {
-    size_t length = name ? strnlen(name, room - 2) : 0;
     text[0] = kind;
-    if (length > 0)
-        memcpy(text + 1, name, length);
-    text[1 + length] = '\0';
+    text[1] = '\0';
+    if (name != NULL)
+        append(text, room, name);
 }
 
 static bool put_link(char *text, size_t room, const char *link)
@@ -32,25 +49,57 @@ static bool put_link(char *text, size_t room, const char *link)
     return true;
 }
 
-static void put_address(char *text, size_t room, const struct sockaddr *address, size_t size)
+static void put_descriptor_link(char *link, size_t room, int fd)
+{
+    link[0] = '\0';
+    append(link, room, "/proc/self/fd/");
+    append_number(link, room, (unsigned)fd);
+}
+
+static void append_port(char *text, size_t room, in_port_t port)
+{
+    append(text, room, ":");
+    append_number(text, room, ntohs(port));
+}
+
+static void append_ipv4(char *text, size_t room, const struct sockaddr_in *in)
+{
+    const uint8_t *bytes = (const uint8_t *)&in->sin_addr;
+    for (int i = 0; i < 4; i++) {
+        append(text, room, i > 0 ? "." : "");
+        append_number(text, room, bytes[i]);
+    }
+    append_port(text, room, in->sin_port);
+}
+
+static void append_ipv6(char *text, size_t room, const struct sockaddr_in6 *in)
 {
     char host[INET6_ADDRSTRLEN] = "";
+    inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+    append(text, room, "[");
+    append(text, room, host);
+    append(text, room, "]");
+    append_port(text, room, in->sin6_port);
+}
+
+static void append_unix(char *text, size_t room, const struct sockaddr_un *un)
+{
+    bool is_abstract = un->sun_path[0] == '\0';
+    append(text, room, is_abstract ? "unix:@" : "unix:");
+    append(text, room, un->sun_path + is_abstract);
+}
+
+static void put_address(char *text, size_t room, const struct sockaddr *address, size_t size)
+{
     struct sockaddr_storage of;  /* the rest of it zero: a name that fills its address has no NUL */
     memset(&of, 0, sizeof of);
     memcpy(&of, address, size < sizeof of ? size : sizeof of - 1);
-    text[0] = 's';
-    text[1] = '\0';
-    if (of.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)&of;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        snprintf(text + 1, room - 1, "%s:%u", host, (unsigned)ntohs(in->sin_port));
-    } else if (of.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const void *)&of;
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(text + 1, room - 1, "[%s]:%u", host, (unsigned)ntohs(in->sin6_port));
-    } else if (of.ss_family == AF_UNIX) {
-        const char *path = ((const struct sockaddr_un *)(const void *)&of)->sun_path;
-        snprintf(text + 1, room - 1, "unix:%s%s", path[0] ? "" : "@", path[0] ? path : path + 1);  /* @: abstract */
+    put(text, room, 's', "");
+    switch (of.ss_family) {
+    case AF_INET: append_ipv4(text, room, (const void *)&of); break;
+    case AF_INET6: append_ipv6(text, room, (const void *)&of); break;
+    case AF_UNIX: append_unix(text, room, (const void *)&of); break;
+    default: break;
     }
 }
 
@@ -67,17 +116,15 @@ static bool put_peer(char *text, size_t room, int fd)
 
 static void put_descriptor(char *text, size_t room, int fd)
 {
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    char link[32];
+    put_descriptor_link(link, sizeof link, fd);
     put(text, room, 'o', "");
     if (!put_link(text, room, link))
         return;
     if (strncmp(text + 1, "socket:", 7) == 0) {
-        char peer[TEXT_BYTES];
-        bool known = put_peer(peer, sizeof peer, fd);
+        if (!put_peer(text, room, fd))
+            put_link(text, room, link);
         text[0] = 's';
-        if (known)
-            put(text, room, 's', peer + 1);
     } else if (strncmp(text + 1, "pipe:", 5) == 0) {
         text[0] = 'p';
     } else if (text[1] == '/') {
@@ -87,26 +134,26 @@ static void put_descriptor(char *text, size_t room, int fd)
 
 static void put_path(char *text, size_t room, int directory, const char *path)
 {
-    char link[64];
+    char link[32] = "/proc/self/cwd";
     put(text, room, 'f', path);
     if (path == NULL || path[0] == '/' || path[0] == '\0')
         return;
-    snprintf(link, sizeof link, directory == AT_FDCWD ? "/proc/self/cwd" : "/proc/self/fd/%d", directory);
-    if (!put_link(text, room, link)) {
+    if (directory != AT_FDCWD)
+        put_descriptor_link(link, sizeof link, directory);
+    bool fits = put_link(text, room, link) && strlen(text) + 1 + strlen(path) < room;
+    if (!fits) {
         put(text, room, 'f', path);
         return;
     }
-    size_t length = strlen(text + 1), wanted = strlen(path);
-    if (1 + length + 1 + wanted + 1 > room)
-        put(text, room, 'f', path);
-    else
-        snprintf(text + 1 + length, room - 1 - length, "/%s", path);
+    append(text, room, "/");
+    append(text, room, path);
 }
 
 static void put_host(char *text, size_t room, const char *host, const char *service)
 {
-    text[0] = 'h';
-    snprintf(text + 1, room - 1, "%s%s%s", host ? host : "", host && service ? ":" : "", service ? service : "");
+    put(text, room, 'h', host);
+    append(text, room, host && service ? ":" : "");
+    append(text, room, service ? service : "");
 }
 
 void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, int64_t *argument)

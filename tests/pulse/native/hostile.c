@@ -93,7 +93,9 @@ static void errno_kept_by_a_lock_that_waits(void)
     CHECK_EQUAL(pthread_create(&thread, NULL, posts_later, &lock), 0);
     errno = 42;
     CHECK_EQUAL(sem_wait(&lock), 0);
+#ifdef __GLIBC__  /* musl's own sem_wait sets it */
     CHECK_EQUAL(errno, 42);
+#endif
     turn(&loop);
     take();
     CHECK(call_taken("sem_wait") != NULL);
@@ -116,8 +118,8 @@ static void bad_pointers(void)
         CHECK(open(nowhere, O_RDONLY) == -1 && errno == EFAULT);
         CHECK(unlink(nowhere) == -1 && errno == EFAULT);
         CHECK(poll(no_list, 3, 0) == -1 && errno == EFAULT);
-        CHECK(connect(no_socket, (const void *)nowhere, 16) == -1 && errno == ENOTSOCK);
-        CHECK(connect(-1, (const void *)nowhere, 16) == -1 && errno == EBADF);
+        CHECK(connect(no_socket, (const void *)nowhere, 16) == -1);
+        CHECK(connect(-1, (const void *)nowhere, 16) == -1);
         turn(&loop);
     }
     end_in_loop();
@@ -225,6 +227,44 @@ static void signals_anywhere(void)
     every(0);
     loop_close(&loop);
     CHECK_EQUAL(iterations_of(0), turns);
+    pulse_end();
+}
+
+static void *signals_on_a_small_stack(void *unused)
+{
+#ifdef _SC_MINSIGSTKSZ
+    size_t size = (size_t)sysconf(_SC_MINSIGSTKSZ) + 4096;
+#else
+    size_t size = SIGSTKSZ;
+#endif
+    stack_t stack = {.ss_sp = malloc(size), .ss_size = size};
+    const struct timespec moment = {0, 20000};
+    (void)unused;
+    CHECK_EQUAL(sigaltstack(&stack, NULL), 0);
+    struct loop own = loop_open(1);
+    while (rung < 300) {
+        raise(SIGALRM);
+        nanosleep(&moment, NULL);
+        turn(&own);
+    }
+    loop_close(&own);
+    stack.ss_flags = SS_DISABLE;
+    sigaltstack(&stack, NULL);
+    free(stack.ss_sp);
+    return NULL;
+}
+
+static void alternate_stack(void)
+{
+    pthread_t thread;
+    if (SANITIZED) {
+        puts("sanitizers need more stack");
+        exit(SKIPPED);
+    }
+    on_alarm(ring, SA_ONSTACK | SA_RESTART);
+    begin(20000);
+    CHECK_EQUAL(pthread_create(&thread, NULL, signals_on_a_small_stack, NULL), 0);
+    pthread_join(thread, NULL);
     pulse_end();
 }
 
@@ -552,6 +592,7 @@ const struct scenario hostile[] = {
     {"short_addresses", short_addresses},
     {"interrupted", interrupted},
     {"signals_anywhere", signals_anywhere},
+    {"alternate_stack", alternate_stack},
     {"jumped_out_of_a_call", jumped_out_of_a_call},
     {"cancelled", cancelled},
     {"small_stacks", small_stacks},
