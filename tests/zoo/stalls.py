@@ -1,8 +1,9 @@
-"""The truth bench: ``python -m tests.zoo.stalls [--python PATH ...] [--each 20] [--iterations 1000000] [--json]``.
+"""The truth bench: ``python -m tests.zoo.stalls [--version 3.11] [--loop uvloop] [--kind flock] [--each 20]``.
 
-For every CPython found here one program with stalls of known kind, length and line (``stall_program.py``) runs under
-``stallscope run``; the findings are held against the truth that the program wrote. Then a program that never stalls,
-in which none may be found unless its thread was kept from running, and the ledger has to say so.
+For every CPython found here, and for asyncio and uvloop, one program with stalls of known kind, length and line (the
+folder ``program``) runs under ``stallscope run``; the findings are held against the truth that the program wrote (see
+``judge``). Then a program that never stalls, in which none may be found unless its thread was kept from running, and
+the ledger has to say so. With ``--json`` every verdict goes to stdout, and the tables to stderr.
 """
 
 from __future__ import annotations
@@ -10,189 +11,100 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from stallscope.analysis.examine import examine
-from stallscope.analysis.findings import Findings, StallFindings
-from stallscope.recording.reader import read
-from tests.interpreters import VERSIONS, find
+from stallscope.analysis.findings import StallFindings
+from tests.interpreters import VERSIONS, find, name_of
+from tests.zoo import observe
+from tests.zoo.judge import ASPECTS, Verdict, judge, unmatched
+from tests.zoo.observe import CannotRun, ProgramFailed, Subject
+from tests.zoo.program.kinds import KINDS
 
-_PROGRAM = str(Path(__file__).with_name("stall_program.py"))
-_SURE_NS = 20_000_000  # twice the threshold: shorter "stalls" (a disk too fast for fsync) are not judged
-_CLOSE_NS = 1_000_000
-_BAR = 0.95
-_COLUMNS = ("found", "close", "cause", "call", "line")
+LOOPS = ("asyncio", "uvloop")
+_BAR = 0.99
 _NOT_RUNNING = ("descheduled", "suspended")
 
 
 @dataclass(frozen=True)
-class Truth:
-    """One stall as the program saw it: ``start_ns`` to ``end_ns`` what blocked, ``entered_ns`` to ``left_ns`` its
-    handler; ``lines`` are the first and the last that may be named, ``calls`` are empty where none may be."""
-
-    kind: str
-    cause: str
-    calls: list[str]
-    file: str
-    lines: list[int]
-    start_ns: int
-    end_ns: int
-    cpu_ns: int
-    run_delay_ns: int
-    entered_ns: int
-    left_ns: int
-
-    @property
-    def lasting_ns(self) -> int:
-        """How long its own cause stalled the loop: code that computes does so only while it runs."""
-        if self.cause in ("python-cpu", "gc"):
-            return self.cpu_ns
-        return self.end_ns - self.start_ns - self.run_delay_ns
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether it has to be found, and to be called what it was meant to be."""
-        return self.lasting_ns >= max(_SURE_NS, (self.end_ns - self.start_ns) * 3 // 4)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was right of what was found for one stall; ``said`` is what was found, in words."""
-
-    kind: str
-    found: bool
-    close: bool = False
-    cause: bool = False
-    call: bool = False
-    line: bool = False
-    unexplained: float = 1.0
-    truth_ms: float = 0.0
-    said: str = "nothing"
-
-    @property
-    def right(self) -> bool:
-        """All of it."""
-        return self.found and self.close and self.cause and self.call and self.line
-
-
-@dataclass(frozen=True)
 class Bench:
-    """The verdicts on one interpreter, and the stalls that nobody made."""
+    """The verdicts on one interpreter and one kind of loop, and the stalls that nobody made."""
 
     python: str
+    loop: str
+    runtime: str
     verdicts: list[Verdict]
-    not_judged: int
-    """Stalls that were too short, or mostly a wait for a CPU."""
+    set_aside: dict[str, int]
+    """By kind: stalls that were too short, or to a quarter or more something else (waits for a CPU, mostly)."""
+    impossible: dict[str, list[str]]
     invented: list[dict[str, float]]
     clean: list[dict[str, float]]
     """Ledgers, in ms, of what was found in the clean program."""
+    clean_iterations: int
 
 
 def main() -> None:
-    """Prints a table for each interpreter; exit code 1 below the bar."""
+    """Prints a table for each interpreter and loop; exit code 1 below the bar."""
     options = _options()
+    out = sys.stderr if options.json else sys.stdout
+    benches, failed = [], False
     with tempfile.TemporaryDirectory() as temporary:
-        keep = Path(options.keep or temporary)
-        benches = [bench(python, keep, options) for python in options.python or _interpreters()]
+        for subject in _subjects(options):
+            try:
+                benches.append(bench(subject, Path(options.keep or temporary), options))
+            except (CannotRun, ProgramFailed) as reason:
+                failed = failed or isinstance(reason, ProgramFailed)
+                print(f"\n{subject.python}, {subject.loop}: {reason}", file=out, flush=True)
+                continue
+            print("\n".join(table(benches[-1])), file=out, flush=True)
+    print("\n".join(_summary(benches)), file=out, flush=True)
     if options.json:
         print(json.dumps([asdict(one) for one in benches], indent=1))
-    if any(share < _BAR for one in benches for share in _shares(one.verdicts).values()):
+    if failed or any(share < _BAR for one in benches for share in _shares(one.verdicts).values()):
         sys.exit(1)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo.stalls", description=__doc__)
     parser.add_argument("--python", action="append", help="an interpreter (default: every CPython found here)")
+    parser.add_argument("--version", action="append", help="only that version of those found here")
+    parser.add_argument("--loop", action="append", choices=LOOPS, help="only that kind (default: both)")
+    parser.add_argument("--kind", action="append", choices=list(KINDS), help="only that kind of stall (default: all)")
     parser.add_argument("--each", type=int, default=20, help="stalls of each kind")
     parser.add_argument("--seed", type=int, default=7, help="of their order")
     parser.add_argument("--iterations", type=int, default=1_000_000, help="of the clean program; 0: none")
+    parser.add_argument("--no-pulse", action="store_true", help="by the agent alone")
     parser.add_argument("--keep", help="a directory for the recordings (default: they are thrown away)")
     parser.add_argument("--json", action="store_true", help="every verdict; the tables go to stderr then")
     return parser.parse_args()
 
 
-def _interpreters() -> list[str]:
-    return [found.executable for version in VERSIONS if (found := find(version))]
+def _subjects(options: argparse.Namespace) -> Iterator[Subject]:
+    wanted = [version for version in VERSIONS if not options.version or name_of(version) in options.version]
+    pythons = options.python or [found.executable for version in wanted if (found := find(version))]
+    return (Subject(python, loop, not options.no_pulse) for python in pythons for loop in options.loop or LOOPS)
 
 
-def bench(python: str, keep: Path, options: argparse.Namespace) -> Bench:
-    """Runs both programs under one interpreter, and prints what came out; the recordings stay in ``keep``."""
-    name = python.strip("/").replace("/", "-")
-    truths, findings = observe(python, keep / f"{name}.stall", options.each, options.seed)
-    clean = observe_clean(python, keep / f"{name}-clean.stall", options.iterations) if options.iterations else None
-    verdicts = judge(truths, findings)
-    invented = _ledgers(_unmatched(truths, findings))
-    not_judged = len(truths) - len(verdicts)
-    result = Bench(python, verdicts, not_judged, invented, _ledgers(clean.stalls if clean else ()))
-    out = sys.stderr if options.json else sys.stdout
-    print("\n".join(table(result, clean)), file=out, flush=True)
-    return result
-
-
-def observe(python: str, recording: Path, each: int, seed: int) -> tuple[list[Truth], Findings]:
-    """The program's truth, and what stallscope found."""
-    with tempfile.TemporaryDirectory() as directory:
-        truth = Path(directory, "truth")
-        findings = _findings(recording, [python, _PROGRAM, "stalls", str(truth), directory, str(each), str(seed)])
-        return [Truth(**json.loads(line)) for line in truth.read_text().splitlines()], findings
-
-
-def observe_clean(python: str, recording: Path, iterations: int) -> Findings:
-    """What stallscope found in a program that never stalls."""
-    return _findings(recording, [python, _PROGRAM, "clean", str(iterations)])
-
-
-def _findings(recording: Path, command: Sequence[str]) -> Findings:
-    observed = [sys.executable, "-m", "stallscope", "run", "--force", "-o", str(recording), "--", *command]
-    done = subprocess.run(observed, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"the observed program failed: {done.stderr}")
-    return examine(read(recording))
-
-
-def judge(truths: Sequence[Truth], findings: Findings) -> list[Verdict]:
-    """A verdict on each truth that is sure."""
-    return [_verdict(truth, _match(truth, findings), findings) for truth in truths if truth.is_sure]
-
-
-def _overlap_ns(truth: Truth, found: StallFindings) -> int:
-    start = found.stall.start_ns
-    return min(truth.left_ns, start + found.stall.duration_ns) - max(truth.entered_ns, start)
-
-
-def _match(truth: Truth, findings: Findings) -> StallFindings | None:
-    best = max(findings.stalls, key=lambda found: _overlap_ns(truth, found), default=None)
-    return best if best is not None and _overlap_ns(truth, best) > 0 else None
-
-
-def _unmatched(truths: Sequence[Truth], findings: Findings) -> Iterator[StallFindings]:
-    return (found for found in findings.stalls if all(_overlap_ns(truth, found) <= 0 for truth in truths))
-
-
-def _verdict(truth: Truth, found: StallFindings | None, findings: Findings) -> Verdict:
-    if found is None:
-        return Verdict(truth.kind, False)
-    cause = max(found.ledger, key=lambda cause: found.ledger[cause])
-    culprit = findings.culprits[found.culprit - 1] if found.culprit else None
-    where = culprit.location if culprit else None
-    call = culprit.syscall if culprit else None
-    in_ms = {cause: round(ns / 1e6, 1) for cause, ns in found.ledger.items()}
-    return Verdict(
-        kind=truth.kind,
-        found=True,
-        close=abs(found.stall.duration_ns - (truth.left_ns - truth.entered_ns)) <= _CLOSE_NS,
-        cause=cause == truth.cause,
-        call=culprit is not None and (call in truth.calls if truth.calls else call is None),
-        line=where is not None and where.file == truth.file and truth.lines[0] <= where.line <= truth.lines[1],
-        unexplained=found.ledger.get("unexplained", 0) / found.stall.duration_ns,
-        truth_ms=(truth.end_ns - truth.start_ns) / 1e6,
-        said=f"{found.stall.duration_ns / 1e6:.1f} ms {in_ms}, {call}, {where and (where.function, where.line)}",
+def bench(subject: Subject, keep: Path, options: argparse.Namespace) -> Bench:
+    """Runs both programs; the recordings stay in ``keep``. Raises CannotRun, ProgramFailed."""
+    seen = observe.stalls(subject, keep / f"{subject.name}.stall", options.kind or (), options.each, options.seed)
+    clean = None
+    if options.iterations:
+        clean = observe.clean(subject, keep / f"{subject.name}-clean.stall", options.iterations)
+    aside = [truth.kind for truth in seen.truths if not truth.is_sure]
+    return Bench(
+        subject.python,
+        subject.loop,
+        next((process.runtime for process in seen.findings.recording.processes), ""),
+        judge(seen.truths, seen.findings),
+        {kind: aside.count(kind) for kind in dict.fromkeys(aside)},
+        seen.impossible,
+        _ledgers(unmatched(seen.truths, seen.findings)),
+        _ledgers(clean.stalls if clean else ()),
+        sum(loop.iterations for loop in clean.loops) if clean else 0,
     )
 
 
@@ -201,37 +113,48 @@ def _ledgers(stalls: Iterable[StallFindings]) -> list[dict[str, float]]:
 
 
 def _shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    return {name: sum(getattr(one, name) for one in verdicts) / max(1, len(verdicts)) for name in _COLUMNS}
+    return {name: sum(getattr(one, name) for one in verdicts) / max(1, len(verdicts)) for name in ASPECTS}
 
 
-def table(result: Bench, clean: Findings | None) -> list[str]:
+def table(result: Bench) -> list[str]:
     """A row for each kind, the totals against the bar, whatever was wrong, and what was invented."""
-    runtime = f"{clean.recording.processes[0].runtime}: " if clean and clean.recording.processes else ""
-    lines = ["", f"{runtime}{result.python}", _row("kind", *_COLUMNS, "unexplained", "ms")]
-    for kind in dict.fromkeys(one.kind for one in result.verdicts):
+    lines = ["", f"{result.runtime}, {result.loop}: {result.python}", _row("kind", *ASPECTS, "unexplained", "ms")]
+    for kind in sorted({one.kind for one in result.verdicts}, key=list(KINDS).index):
         lines.append(_counts(kind, [one for one in result.verdicts if one.kind == kind]))
     lines.append(_counts("all", result.verdicts))
-    shares = _shares(result.verdicts)
-    lines.append(_row("", *(f"{share:.1%}" for share in shares.values()), f"bar {_BAR:.0%}", ""))
-    lines += [f"  wrong: {one.kind} {one.truth_ms:.1f} ms: {one.said}" for one in result.verdicts if not one.right]
-    if result.not_judged:
-        lines.append(f"not judged: {result.not_judged}, too short or for the most part waits for a CPU")
+    lines.append(_row("", *(f"{share:.1%}" for share in _shares(result.verdicts).values()), f"bar {_BAR:.0%}", ""))
+    lines += [f"  wrong: {one.kind} {_wrong(one)}: {one.said}" for one in result.verdicts if not one.right]
+    lines += [f"impossible here: {', '.join(kinds)}: {reason}" for reason, kinds in result.impossible.items()]
+    aside = ", ".join(f"{count} of {kind}" for kind, count in result.set_aside.items())
+    lines.append(f"set aside, too short or for a quarter and more a wait for a CPU: {aside or 'none'}")
     lines.append(f"invented beside them: {_invented(result.invented)}")
-    if clean is not None:
-        iterations = sum(loop.iterations for loop in clean.loops)
-        lines.append(f"invented in {iterations:,} clean iterations: {_invented(result.clean)}")
+    if result.clean_iterations:
+        lines.append(f"invented in {result.clean_iterations:,} clean iterations: {_invented(result.clean)}")
     return lines
 
 
+def _wrong(one: Verdict) -> str:
+    return ", ".join(aspect for aspect in ASPECTS if not getattr(one, aspect))
+
+
+def _summary(benches: Sequence[Bench]) -> list[str]:
+    lines = ["", _row("", *ASPECTS, "unexplained", "ms")]
+    lines += [_counts(f"{one.runtime} {one.loop}", one.verdicts) for one in benches]
+    for kind in KINDS:
+        verdicts = [verdict for one in benches for verdict in one.verdicts if verdict.kind == kind]
+        lines += [_counts(kind, verdicts)] if verdicts else []
+    return [*lines, _counts("all", [verdict for one in benches for verdict in one.verdicts])]
+
+
 def _counts(name: str, verdicts: Sequence[Verdict]) -> str:
-    sums = [f"{sum(getattr(one, column) for one in verdicts)}/{len(verdicts)}" for column in _COLUMNS]
+    sums = [f"{sum(getattr(one, aspect) for one in verdicts)}/{len(verdicts)}" for aspect in ASPECTS]
     unexplained = statistics.median(one.unexplained for one in verdicts) if verdicts else 0.0
-    length: Any = statistics.median(one.truth_ms for one in verdicts) if verdicts else 0.0
+    length = statistics.median(one.truth_ms for one in verdicts) if verdicts else 0.0
     return _row(name, *sums, f"{unexplained:.2%}", f"{length:.1f}")
 
 
 def _row(name: str, *cells: str) -> str:
-    return f"{name:15}" + "".join(f"{cell:>9}" for cell in cells[:5]) + "".join(f"{cell:>13}" for cell in cells[5:])
+    return f"{name:23}" + "".join(f"{cell:>10}" for cell in cells[:-2]) + "".join(f"{cell:>12}" for cell in cells[-2:])
 
 
 def _invented(ledgers: Sequence[dict[str, float]]) -> str:
