@@ -134,6 +134,12 @@ struct kernel_action {  /* struct kernel_sigaction of x86-64 */
     unsigned long mask;
 };
 
+struct signal_frame {  /* the beginning of struct rt_sigframe of x86-64 */
+    uintptr_t back, flags, link, stack[3], other_registers[15], stack_pointer, instruction, status;
+    uint16_t code_segment;
+};
+#define USER_CODE 0x33
+
 /* Where a signal handler returns to: libc hands it to the kernel with every action that it sets. */
 static uintptr_t signal_return(void)
 {
@@ -148,7 +154,16 @@ static uintptr_t signal_return(void)
     return atomic_load(&known);
 }
 
-/* Whether a signal handler is on the stack. It errs to the side of yes: the word may have been left by an earlier one,
+/* The address alone proves nothing: it is also in what sigaction(2) leaves on the stack, and select() covers 48 KiB of
+ * that without writing to it. */
+__attribute__((no_sanitize("address"))) static bool is_signal_frame(uintptr_t at, uintptr_t end)
+{
+    const struct signal_frame *frame = (const struct signal_frame *)at;
+    return end - at >= sizeof *frame && frame->code_segment == USER_CODE && frame->stack_pointer > at &&
+           frame->stack_pointer <= end;
+}
+
+/* Whether a signal handler is on the stack. It errs to the side of yes: the frame may have been left by an earlier one,
  * and a stack that is not the thread's own may be the handlers'. */
 __attribute__((no_sanitize("address"))) bool kernel_in_signal_handler(const struct thread *t)
 {
@@ -159,7 +174,7 @@ __attribute__((no_sanitize("address"))) bool kernel_in_signal_handler(const stru
         return true;
     uintptr_t end = t->stack_top - at > SCANNED_BYTES ? at + SCANNED_BYTES : t->stack_top;
     for (; at + sizeof at <= end; at += sizeof at)
-        if (*(const uintptr_t *)at == back)
+        if (*(const uintptr_t *)at == back && is_signal_frame(at, t->stack_top))
             return true;
     return false;
 }
