@@ -129,6 +129,7 @@ static void *take(void *self, void *unused)
 /* --- the agent's thread, between two looks ------------------------------------------------------------------------- */
 
 static _Atomic uint32_t nudges;
+static uint32_t answered;  /* the agent's thread alone has to do with it */
 
 void nudge(void)
 {
@@ -145,9 +146,9 @@ static void *wait_for_nudge(void *self, void *arguments)
     if (!py.Arg_ParseTuple(arguments, "K", &ns))
         return NULL;
     struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-    uint32_t before = atomic_load(&nudges);
     void *state = py.Eval_SaveThread();
-    syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, before, &time, NULL, 0);
+    syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, answered, &time, NULL, 0);  /* not at all, if nudged since */
+    answered = atomic_load(&nudges);
     uint64_t woken = now_ns(), late = 0;
     py.Eval_RestoreThread(state);
     uint64_t token = stack_wanted_of_nudged(woken, &late);

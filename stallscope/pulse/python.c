@@ -205,13 +205,14 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
     return token;
 }
 
-/* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not. */
+/* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not.
+ * When the iteration is over, the stack is another's. */
 uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 {
     for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         struct thread *t = atomic_load(&threads[i]);
         uint64_t since = only_by_nudge && t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
-        if (since == 0)
+        if (since == 0 || atomic_load(&t->started_ns) != atomic_load(&t->overdue))
             continue;
         *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
         return atomic_load(&t->held_token);
