@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
 _REST_NS = 50_000_000  # between two looks, where the pulse watches
-_IDLE_REST_NS = 100_000_000  # the same, as long as there is no loop
+_IDLE_REST_NS = 1_000_000_000  # and no loop is known: it wakes us when it finds one
 _LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
 _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
@@ -154,14 +154,17 @@ class Watchdog:
             planned: int = monotonic_ns() + self._period_ns
             sleep(self._period_ns / 1e9)
         else:
-            rest_ns = _REST_NS if self._agent.open_loops else _IDLE_REST_NS  # nobody says when an undeclared loop comes
-            rest_ns = self._period_ns if self._must_sample() else max(rest_ns, self._period_ns)
+            rest_ns = self._exact_rest_ns()
             planned = monotonic_ns() + rest_ns
             pulse.wait(rest_ns)
         return planned
 
-    def _must_sample(self) -> bool:
-        return any(not exact.takes_stacks(state) for state in list(self._agent.open_loops))
+    def _exact_rest_ns(self) -> int:
+        states = list(self._agent.open_loops)
+        if not states:
+            return _IDLE_REST_NS
+        must_sample = any(not exact.takes_stacks(state) for state in states)
+        return self._period_ns if must_sample else max(_REST_NS, self._period_ns)
 
     def _watch(self, now: int, late_ns: int) -> None:
         if self._agent.pulse is not None:

@@ -359,6 +359,7 @@ static bool take_undeclared_slot(struct thread *t, const void *from)
 {
     if (retake_slot(t, (uintptr_t)from) || take_fresh_slot(t, (uintptr_t)from)) {
         takes_slot(t, t->own_slot_at);
+        nudge();
         return true;
     }
     if (!t->refused)  /* once a thread; it may have room later */
