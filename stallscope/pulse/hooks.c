@@ -13,6 +13,7 @@
 #include <stdarg.h>
 #include <string.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -190,6 +191,7 @@ static int hook_open(const char *path, int flags, ...);
 static int hook_openat(int at, const char *path, int flags, ...);
 static int hook_fcntl(int fd, int command, ...);
 static int hook_close(int fd);
+static long hook_syscall(long number, ...);
 static void *hook_dlopen(const char *path, int flags);
 static void *hook_PyEval_SaveThread(void);
 static void hook_PyEval_RestoreThread(void *state);
@@ -257,6 +259,21 @@ static int hook_close(int fd)
     int result = CALL(close)(fd);
     leave(t, H_close, begun, -1, 0);
     return result;
+}
+
+/* libuv closes descriptors so, its loop's own among them. All six arguments are read whether they were given or not, as
+ * libc's own syscall() does. */
+static long hook_syscall(long number, ...)
+{
+    long a[6];
+    va_list rest;
+    va_start(rest, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(rest, long);
+    va_end(rest);
+    if (number == SYS_close)
+        descriptor_closed((int)a[0]);
+    return CALL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 /* The loader looks at its caller's own search path for a name without a slash, and $ORIGIN is its caller's folder. So
