@@ -79,7 +79,7 @@ def _verdict(truth: Truth, found: StallFindings | None, findings: Findings) -> V
         time=_has_time(truth, found),
         call=_has_call(truth, culprit),
         line=_has_line(truth, culprit),
-        resource=culprit is not None and truth.resource in (culprit.resource or ""),
+        resource=truth.resource in ((culprit.resource if culprit else None) or ""),
         unexplained=found.ledger.get("unexplained", 0) / found.stall.duration_ns,
         truth_ms=(truth.end_ns - truth.start_ns) / 1e6,
         said=_in_words(truth, found, culprit),
@@ -102,7 +102,7 @@ def _has_time(truth: Truth, found: StallFindings) -> bool:
 
 def _has_call(truth: Truth, culprit: Culprit | None) -> bool:
     if culprit is None:
-        return False
+        return not truth.lines
     optional = not truth.calls or all(call in _WITHOUT_CALL for call in truth.calls)
     return culprit.syscall in truth.calls or (optional and culprit.syscall is None)
 

@@ -206,6 +206,6 @@ KINDS: Dict[str, Kind] = {
     "gc.collect": Kind(collect, "gc", nature="ran"),
     "import": Kind(import_late, "import", nature="ran", exact=False),
     "1000 stats": Kind(stat_many, _CALL, _STAT, lines=(1, 2), nature="ran", resource="/inodes/", exact=False),
-    "SIGSTOP": Kind(be_stopped, "suspended", lines=(), nature="stopped", request="stop"),
+    "SIGSTOP": Kind(be_stopped, "suspended", lines=(), request="stop"),
     "CPU hog": Kind(compute_among_hogs, "descheduled", lines=(), nature="delayed", request="hogs"),
 }
