@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import exact, layout, report
+from . import exact, layout, report, stops
 from .spans import Span
 from .thread_facts import Facts, call_named
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .stacks import Stack
 
 _SINGLE_CALLS = 32  # the longest of one stall; the rest of each kind is summed
-_STOPPED = "T"
 
 
 def of_exact(agent: Any, state: Any, stall: ExactStall, holders: Any) -> str:
@@ -91,22 +90,14 @@ def _spans(stall: ExactStall) -> List[Span]:
     switches: Optional[int] = None
     for tick in stall.ticks:
         tick.at_ns = min(tick.at_ns, stall.end_ns)
-        if tick.stopped_ns:
-            spans.append(_stopped(tick))
         spans.append(_looked_at(tick, switches))
         switches = tick.switches
     spans.append(_last(stall, spans))
     if not spans[0].stack:  # what was answered a moment later is as near as we can come
         spans[0].stack = next((span.stack for span in spans if span.stack), ())
+    for stop in stall.stops:
+        spans = [part for span in spans for part in stops.divided(span, stop, stall.calls)]
     return _merged(spans)
-
-
-def _stopped(tick: Tick) -> Span:
-    """All threads stood still until shortly before this look."""
-    begun = max(tick.at_ns - tick.stopped_ns, tick.from_ns)
-    span = Span(begun, tick.at_ns, tick.stack, Facts(None, _STOPPED), None)
-    span.cpu_ns = span.run_delay_ns = 0
-    return span
 
 
 def _looked_at(tick: Tick, switches: Optional[int]) -> Span:
@@ -149,4 +140,4 @@ def _merged(spans: List[Span]) -> List[Span]:
 
 def _alike(one: Span, other: Span) -> bool:
     same = one.stack == other.stack and one.facts.call == other.facts.call
-    return same and (one.facts.state == _STOPPED) == (other.facts.state == _STOPPED)
+    return same and (one.facts.state == stops.STOPPED) == (other.facts.state == stops.STOPPED)

@@ -25,7 +25,7 @@ _STALL, _SEEN = 1, 2
 RECORD_HEAD = Struct("=2I")
 STALL_HEAD = Struct("=6Q4I")
 CALL = Struct("=4Qq2I232s")
-TICK = Struct("=9QiI")
+TICK = Struct("=8QiI")
 PART = Struct("=3Q")
 WEIGHT = Struct("=2Q")
 
@@ -56,13 +56,12 @@ class Tick:
     """The watchdog's look at an overdue iteration: what the thread spent since the look before; None: not known."""
 
     __slots__ = (
-        "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "stopped_ns", "switches",
-        "system_call", "token",
+        "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "switches", "system_call", "token",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, at: int) -> None:
-        self.from_ns, self.at_ns, cpu, delay, switches, self.stopped_ns, self.token, _, _, self.system_call, state = (
-            TICK.unpack_from(raw, at)
+        self.from_ns, self.at_ns, cpu, delay, switches, self.token, _, _, self.system_call, state = TICK.unpack_from(
+            raw, at
         )
         self.cpu_ns, self.run_delay_ns, self.switches = _known(cpu), _known(delay), _known(switches)
         self.state = chr(state) if state else ""
@@ -74,9 +73,12 @@ class ExactStall:
     """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns).
 
     ``rest`` is the id of the code in which the loop was run: every handler's frame is right above; 0: not known.
+    ``stops``: (after, until) when the whole process was stopped in it.
     """
 
-    __slots__ = ("calls", "cpu_ns", "end_ns", "parts", "rest", "run_delay_ns", "slot_at", "start_ns", "task", "ticks")
+    __slots__ = (
+        "calls", "cpu_ns", "end_ns", "parts", "rest", "run_delay_ns", "slot_at", "start_ns", "stops", "task", "ticks",
+    )  # fmt: skip
 
     def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
         self.start_ns, self.end_ns, cpu, delay, self.slot_at, self.rest, calls, ticks, parts, _ = (
@@ -84,6 +86,7 @@ class ExactStall:
         )
         self.cpu_ns, self.run_delay_ns = _known(cpu), _known(delay)
         self.task: Optional[str] = None
+        self.stops: List[Tuple[int, int]] = []
         at += STALL_HEAD.size
         self.calls = [ExactCall(raw, at + index * CALL.size, names) for index in range(calls)]
         at += calls * CALL.size
@@ -112,6 +115,7 @@ class Pulse:
         self._captured: List[Any] = []  # filled by the library, in the main thread
         self._stacks: Dict[int, Tuple[int, Stack, Optional[str]]] = {}  # by token: late_ns, the stack, the task's name
         self._waiting: List[Any] = []  # seen calls whose stack has not come yet
+        self._held: List[ExactStall] = []  # stalls up to whose end the watchdog has not come yet
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
         self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run
@@ -174,11 +178,15 @@ class Pulse:
         count: int = self.functions["dropped"]()
         return count
 
-    def take(self) -> Tuple[List[ExactStall], List[SeenCall]]:
-        """What has ended since the last time, with the stacks that were captured."""
+    def take(self, all_of_it: bool = False) -> Tuple[List[ExactStall], List[SeenCall]]:
+        """What has ended since the last time, with the stacks that were captured.
+
+        After a stop of the whole process a stall may end before the watchdog runs again, which alone knows of it: such
+        stalls are held back until then, unless ``all_of_it`` is wanted.
+        """
         raws = self.functions["take"]()
         self._gather_stacks()
-        stalls: List[ExactStall] = []
+        stalls = self._held
         seen, self._waiting = self._waiting, []
         for raw in raws:
             for kind, at in _records(raw):
@@ -186,7 +194,16 @@ class Pulse:
                     stalls.append(self._with_stacks(ExactStall(raw, at, self.names)))
                 elif kind == _SEEN:
                     seen.append(SeenCall(raw, at, self.names))
-        return stalls, [call for call in seen if self._has_stack(call)]
+        ready, self._held = self._with_stops(stalls, all_of_it)
+        return ready, [call for call in seen if self._has_stack(call)]
+
+    def _with_stops(self, stalls: List[ExactStall], all_of_it: bool) -> Tuple[List[ExactStall], List[ExactStall]]:
+        """Those that the watchdog has seen the end of, and the others."""
+        until, stops = self.functions["stops"]()
+        for stall in stalls:
+            stall.stops = [stop for stop in stops if stop[0] < stall.end_ns and stop[1] > stall.start_ns]
+        ready = [stall for stall in stalls if all_of_it or stall.end_ns <= until]
+        return ready, [stall for stall in stalls if not all_of_it and stall.end_ns > until]
 
     def _gather_stacks(self) -> None:
         count = len(self._captured)

@@ -106,7 +106,7 @@ class Watchdog:
         if self._work.acquire(timeout=2.0):
             try:
                 if self._agent.pulse is not None:
-                    self._take_exact(monotonic_ns())
+                    self._take_exact(monotonic_ns(), finishing=True)
                 self._write_ended()
                 self._tell_executors(None)
             finally:
@@ -160,11 +160,11 @@ class Watchdog:
         return planned
 
     def _exact_rest_ns(self) -> int:
-        states = list(self._agent.open_loops)
+        states, period_ns = list(self._agent.open_loops), int(self._period_ns)
         if not states:
             return _IDLE_REST_NS
         must_sample = any(not exact.takes_stacks(state) for state in states)
-        return self._period_ns if must_sample else max(_REST_NS, self._period_ns)
+        return period_ns if must_sample else max(_REST_NS, period_ns)
 
     def _watch(self, now: int, late_ns: int) -> None:
         if self._agent.pulse is not None:
@@ -263,12 +263,12 @@ class Watchdog:
                 self._dropped += 1
             self._memory.cells[layout.H_DROPPED] = self._dropped + sum(list(self._turned_away.values()))
 
-    def _take_exact(self, now: int) -> None:
+    def _take_exact(self, now: int, finishing: bool = False) -> None:
         """What the pulse has measured since the last look."""
         agent = self._agent
         exact.name_undeclared(agent)
         self._holders.look([state.ident for state in agent.open_loops if exact.waits_for_gil(agent, state)])
-        stalls, seen = agent.pulse.take()
+        stalls, seen = agent.pulse.take(finishing)
         for stall in stalls:
             state = agent.exact_loops.get(stall.slot_at)
             if not self._within_rate(stall.end_ns):

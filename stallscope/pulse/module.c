@@ -162,6 +162,22 @@ static void *dropped_count(void *self, void *unused)
     return py.Long_FromUnsignedLongLong(atomic_load(&dropped));
 }
 
+/* stops() -> (until_ns, [(from_ns, to_ns), ...]): when the whole process was stopped, as far as was watched. */
+static void *stops(void *self, void *unused)
+{
+    struct stop found[STOPS];
+    uint64_t until = 0;
+    unsigned count = watchdog_stops(found, &until);
+    void *list = py.List_New(0);
+    (void)self, (void)unused;
+    for (unsigned i = 0; list != NULL && i < count; i++) {
+        void *entry = py._BuildValue("(KK)", (unsigned long long)found[i].from_ns, (unsigned long long)found[i].to_ns);
+        if (entry != NULL && py.List_Append(list, entry) == 0)
+            py._DecRef(entry);
+    }
+    return list != NULL ? py._BuildValue("(KN)", (unsigned long long)until, list) : NULL;
+}
+
 /* undeclared() -> [(slot_at, tid, path of the object that waits), ...]: loops known by their waits alone, those that run
  * and those that are over and have no name yet. */
 static void *undeclared_loops(void *self, void *unused)
@@ -208,6 +224,7 @@ static struct method methods[] = {
     {"expect", expect_loop, METH_VARARGS, NULL}, {"last", last_wait, METH_NOARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
     {"runner_on", runner_on, METH_VARARGS, NULL}, {"runner_off", runner_off, METH_NOARGS, NULL},
+    {"stops", stops, METH_NOARGS, NULL},
 };
 
 static void *functions(void)

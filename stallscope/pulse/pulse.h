@@ -118,7 +118,6 @@ struct tick {  /* the watchdog's look at an overdue iteration */
     uint64_t from_ns, at_ns;  /* since the look before, or since the iteration's start */
     uint64_t cpu_ns, run_delay_ns;  /* spent since then by the thread; UNKNOWN */
     uint64_t switches;              /* voluntary ones, since the thread began; UNKNOWN */
-    uint64_t stopped_ns;      /* of that time the whole process did not run, and did not wait for a CPU */
     uint64_t token;           /* of the stack that was asked for; 0: the thread was in a hooked call */
     uint64_t arguments[2];    /* of the system call */
     int32_t system_call;      /* number; -1: none, or not known */
@@ -283,7 +282,7 @@ struct record_head {  /* before each record that ring_take gives */
 
 /* The agent unpacks these by their members, one after the other: there must be nothing between them. */
 _Static_assert(sizeof(struct call) == 5 * 8 + 2 * 4 + TEXT_BYTES, "a gap in struct call");
-_Static_assert(sizeof(struct tick) == 9 * 8 + 2 * 4, "a gap in struct tick");
+_Static_assert(sizeof(struct tick) == 8 * 8 + 2 * 4, "a gap in struct tick");
 _Static_assert(sizeof(struct part) == 3 * 8, "a gap in struct part");
 _Static_assert(sizeof(struct stall_head) == 6 * 8 + 4 * 4, "a gap in struct stall_head");
 _Static_assert(sizeof(struct seen) == sizeof(struct call) + 2 * 8, "a gap in struct seen");
@@ -316,7 +315,13 @@ bool kernel_in_signal_handler(const struct thread *t);
 
 /* --- watchdog.c --------------------------------------------------------------------------------- */
 
+struct stop {  /* the whole process did not run, and did not wait for a CPU; it began after from_ns */
+    uint64_t from_ns, to_ns;
+};
+#define STOPS 16
+
 int watchdog_start(void);  /* 0, or the error's number */
+unsigned watchdog_stops(struct stop *to, uint64_t *until_ns);  /* the last STOPS of them, up to that moment; how many */
 void watchdog_stop(void);
 void watchdog_forked(void);  /* in the child, where it does not run */
 

@@ -69,19 +69,18 @@ static void fill(struct thread *t, struct tick *tick, uint64_t begun, bool is_fi
     t->before = now;
 }
 
-static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now, uint64_t stopped_ns)
+static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
 {
     if (t->ticks_of != begun)
         begin_ticks(t, begun);
     unsigned count = atomic_load(&t->ticks);
-    if ((now < t->due_ns && stopped_ns == 0) || count == TICKS)
+    if (now < t->due_ns || count == TICKS)
         return;
     struct tick *tick = &t->tick[count];
     memset(tick, 0, sizeof *tick);
     bool in_call = atomic_load(&t->call) != 0 && now > atomic_load(&t->call_since_ns) + slow_ns;
     fill(t, tick, begun, count == 0);
     kernel_state(t, tick);
-    tick->stopped_ns = stopped_ns;
     if (!in_call)  /* a long call asks for its stack itself, as it returns */
         tick->token = stack_wanted_by_watchdog(t);
     publish(t);
@@ -92,7 +91,7 @@ static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now, uint64_
     t->due_ns = now + (rest > half ? rest - half : 0);
 }
 
-static void look_at(struct thread *t, uint64_t now, uint64_t stopped_ns)
+static void look_at(struct thread *t, uint64_t now)
 {
     if (!atomic_load(&t->used) || t->cells == NULL)
         return;
@@ -100,20 +99,34 @@ static void look_at(struct thread *t, uint64_t now, uint64_t stopped_ns)
     if (begun == 0 || now < begun + quarter_ns)
         look_at_healthy(t, begun);
     else
-        tick_overdue(t, begun, now, stopped_ns);
+        tick_overdue(t, begun, now);
 }
 
-/* How long, beyond what was planned, this thread neither ran nor waited for a CPU: the whole process was stopped. */
-static uint64_t stopped_for(struct thread *own, struct reading *before, uint64_t planned_ns)
+/* --- stops -------------------------------------------------------------------------------------------------------- */
+
+static struct stop stops[STOPS];
+static _Atomic uint64_t stop_count, watched_until_ns;
+
+/* For longer than was planned this thread neither ran nor waited for a CPU: the whole process was stopped. */
+static void note_stop(const struct reading *before, const struct reading *now)
 {
-    struct reading now;
-    kernel_read(own, &now);
-    uint64_t late = now.at_ns > planned_ns ? now.at_ns - planned_ns : 0;
-    uint64_t delay = kernel_delay_since_ns(before, &now);
-    *before = now;
-    if (delay == UNKNOWN || late < threshold_ns || late < delay || late - delay < threshold_ns)
-        return 0;
-    return late - delay;
+    uint64_t late = now->at_ns - before->at_ns, delay = kernel_delay_since_ns(before, now);
+    late = late > period_ns() ? late - period_ns() : 0;
+    if (delay != UNKNOWN && late >= delay + threshold_ns) {
+        uint64_t count = atomic_load(&stop_count);
+        stops[count % STOPS] = (struct stop){before->at_ns, now->at_ns - delay};
+        atomic_store(&stop_count, count + 1);
+    }
+    atomic_store(&watched_until_ns, now->at_ns);
+}
+
+unsigned watchdog_stops(struct stop *to, uint64_t *until_ns)
+{
+    *until_ns = atomic_load(&watched_until_ns);
+    uint64_t count = atomic_load(&stop_count);
+    for (unsigned i = 0; i < STOPS && i < count; i++)
+        to[i] = stops[i];
+    return count < STOPS ? (unsigned)count : STOPS;
 }
 
 static void sleep_ns(uint64_t ns)
@@ -126,21 +139,19 @@ static struct thread own;  /* for its files; it is no loop's */
 
 static void *watch(void *unused)
 {
-    struct reading before;
+    struct reading before, now;
     (void)unused;
     prctl(PR_SET_NAME, "stallscope");
     memset(&own, 0, sizeof own);
     own.tid = (pid_t)syscall(SYS_gettid);
     kernel_open(&own);
-    kernel_read(&own, &before);
     while (!atomic_load(&leaves)) {
-        uint64_t planned = now_ns() + period_ns();
+        kernel_read(&own, &before);
         sleep_ns(period_ns());
-        uint64_t stopped = now_ns() > planned + threshold_ns ? stopped_for(&own, &before, planned) : 0;
-        if (stopped == 0)
-            before.at_ns = 0;
+        kernel_read(&own, &now);
+        note_stop(&before, &now);
         for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
-            look_at(atomic_load(&threads[i]), now_ns(), stopped);
+            look_at(atomic_load(&threads[i]), now_ns());
         if (elf_changed())
             elf_hook();
     }
