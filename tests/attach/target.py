@@ -18,7 +18,8 @@ from typing import Any
 
 RUN = asyncio.Handle._run
 TRACK = BaseEventLoop.__dict__["_set_coroutine_origin_tracking"]
-KINDS = ("idle", "echo", "cpu", "read", "sleep", "lock", "select", "ticking")
+KINDS = ("idle", "echo", "cpu", "read", "sleep", "lock", "select", "ticking", "threads", "uvloop")
+longest = [0.0]  # between two looks at the clock of the kind that computes, in s, since it was last asked for
 
 
 def report(loop: Any) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def report(loop: Any) -> dict[str, Any]:
     return {
         "run": asyncio.Handle._run is RUN,
         "track": BaseEventLoop.__dict__["_set_coroutine_origin_tracking"] is TRACK,
-        "selector": sorted(loop._selector.__dict__),
+        "selector": sorted(getattr(loop, "_selector", loop).__dict__),
         "loop": [name for name in loop.__dict__ if "stallscope" in name],
         "gc": len(gc.callbacks),
         "modules": sorted(sys.modules),
@@ -49,8 +50,12 @@ def report(loop: Any) -> dict[str, Any]:
 
 def answer(loop: Any) -> None:
     """The reporting thread."""
-    for _ in sys.stdin:
-        print(json.dumps(report(loop)), flush=True)
+    for line in sys.stdin:
+        if line == "longest\n":
+            found, longest[0] = longest[0], 0.0
+            print(json.dumps({"longest_s": found}), flush=True)
+        else:
+            print(json.dumps(report(loop)), flush=True)
     os._exit(0)
 
 
@@ -75,9 +80,12 @@ async def ticking() -> None:
 def blocking(kind: str) -> None:
     """What the handler of the kinds that block calls; without end but for the CPU's, in slices of some 50 ms."""
     if kind == "cpu":
-        until = time.perf_counter() + 0.05
-        while time.perf_counter() < until:
+        now = time.perf_counter()
+        until = now + 0.05
+        while now < until:
             sum(range(1000))
+            before, now = now, time.perf_counter()
+            longest[0] = max(longest[0], now - before)
     elif kind == "read":
         os.read(os.pipe()[0], 1)
     elif kind == "sleep":
@@ -90,6 +98,13 @@ def blocking(kind: str) -> None:
         select.select([os.pipe()[0]], [], [], 1000)
 
 
+def computing() -> None:
+    """A thread beside the loop that wants the interpreter now and then."""
+    while True:
+        sum(range(1000))
+        time.sleep(0.002)
+
+
 def again(loop: Any) -> None:
     """A handler that computes, again and again."""
     blocking("cpu")
@@ -98,7 +113,12 @@ def again(loop: Any) -> None:
 
 def main(kind: str) -> None:
     """Run one kind."""
-    loop = asyncio.new_event_loop()
+    if kind == "uvloop":
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     words = ["ready"]
     tasks: list[Any] = []
@@ -107,13 +127,17 @@ def main(kind: str) -> None:
         words.append(str(server.sockets[0].getsockname()[1]))
     elif kind == "cpu":
         loop.call_soon(again, loop)
-    elif kind == "ticking":
+    elif kind in ("ticking", "uvloop"):
         tasks.append(loop.create_task(ticking()))
+    elif kind == "threads":
+        tasks.append(loop.create_task(ticking()))
+        for _ in range(20):
+            threading.Thread(target=computing, daemon=True).start()
     elif kind != "idle":
         loop.call_soon(blocking, kind)
     report(loop)
     threading.Thread(target=answer, args=(loop,), daemon=True).start()
-    if kind in ("idle", "echo", "cpu", "ticking"):
+    if kind in ("idle", "echo", "cpu", "ticking", "threads", "uvloop"):
         loop.call_soon(lambda: print(*words, flush=True))
     else:  # its handler never ends
         print(*words, flush=True)

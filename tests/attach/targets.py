@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,23 @@ from stallscope.recording.writer import Writer
 
 PROGRAM = Path(__file__).with_name("target.py")
 PATIENCE_S = 30
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Resident memory in KiB, and how many descriptors, threads and mappings."""
+
+    rss_kib: int
+    fds: int
+    threads: int
+    maps: int
+
+    def since(self, before: Usage) -> str:
+        """What has changed."""
+        return (
+            f"RSS {self.rss_kib - before.rss_kib:+} KiB, fds {self.fds - before.fds:+}, "
+            f"threads {self.threads - before.threads:+}, mappings {self.maps - before.maps:+}"
+        )
 
 
 class Target:
@@ -49,9 +67,23 @@ class Target:
 
     def report(self) -> dict[str, Any]:
         """What it says of itself (``target.report``)."""
+        return self._asked("report")
+
+    def longest_s(self) -> float:
+        """The longest time for which the kind that computes did not come to look at its clock, since last asked."""
+        return float(self._asked("longest")["longest_s"])
+
+    def usage(self) -> Usage:
+        """What it uses, as the kernel counts it."""
+        with open(f"/proc/{self.pid}/smaps_rollup") as rollup:
+            resident = next(int(line.split()[1]) for line in rollup if line.startswith("Rss:"))
+        maps = Path(f"/proc/{self.pid}/maps").read_text().count("\n")
+        return Usage(resident, len(os.listdir(f"/proc/{self.pid}/fd")), len(os.listdir(f"/proc/{self.pid}/task")), maps)
+
+    def _asked(self, word: str) -> dict[str, Any]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write("report\n")
+        self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
         found: dict[str, Any] = json.loads(self.process.stdout.readline())
         return found

@@ -1,6 +1,7 @@
 """Many attach-detach cycles over versions and kinds of targets, some with the injector killed at a random moment.
 
-Usage: python -m tests.zoo.attach_matrix [SECONDS] [SHARE_KILLED]. Prints a table; exit code 1 after any death.
+Usage: python -m tests.zoo.attach_matrix [SECONDS] [SHARE_KILLED] [PYTHON]... (more interpreters, such as one that has
+uvloop). Prints a table; exit code 1 after any death.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import random
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,10 +21,13 @@ from stallscope.attach.facts import Facts
 from stallscope.attach.payload import Modules, modules_for
 from stallscope.errors import NotObservable
 from tests.attach.target import KINDS
-from tests.attach.targets import Client, Target, stay
-from tests.interpreters import VERSIONS, Interpreter, find, name_of
+from tests.attach.targets import Client, Target, Usage, stay
+from tests.interpreters import VERSIONS, find, name_of
 
 _ALIVE_S = 0.03  # about as long as the injector lives
+_WARM_UP = 2  # cycles before the first look at what the target uses: its own pages for our code are there then
+_LEFT_S = 8.0
+_DEBIAN = "/usr/bin/python3"
 
 
 @dataclass
@@ -35,13 +40,15 @@ class Row:
     refused: list[str] = field(default_factory=list)
     pauses_ms: list[float] = field(default_factory=list)
     ended: str = ""
+    grown: str = ""
 
     def __str__(self) -> str:
         pauses = sorted(self.pauses_ms) or [0.0]
         p99 = pauses[min(len(pauses) - 1, len(pauses) * 99 // 100)]
         return (
             f"{self.name:14} {self.cycles:6} cycles {self.killed:5} injectors killed {len(self.refused):4} refused  "
-            f"pause {statistics.median(pauses):6.2f} ms median {p99:7.2f} p99 {pauses[-1]:7.2f} max  {self.ended}"
+            f"pause {statistics.median(pauses):6.2f} ms median {p99:7.2f} p99 {pauses[-1]:7.2f} max  "
+            f"{self.grown}  {self.ended}"
         )
 
 
@@ -108,29 +115,49 @@ def visit(executable: str, kind: str, row: Row, seconds: float, share_killed: fl
     target = Target(executable, kind)
     client = Client(target.port) if target.port else None
     modules = modules_for(Facts(target.pid))
+    for _ in range(_WARM_UP):
+        cycle(target, modules, path, row, kill=False)
+    before = target.usage()
     limit = time.monotonic() + seconds
     while not row.ended and time.monotonic() < limit:
         cycle(target, modules, path, row, random.random() < share_killed)
         if target.process.poll() is not None or (client is not None and client.wrong):
             row.ended = f"DIED ({target.process.poll()}) {client.wrong if client else ''}"
+    if not row.ended:
+        row.grown = _grown(target, before)
     if client is not None:
         client.end()
     row.ended += target.end()[-300:].strip()
 
 
-def main(seconds: float, share_killed: float) -> int:
+def _grown(target: Target, before: Usage) -> str:
+    """What it uses more than before, once what is on its way out has gone."""
+    limit = time.monotonic() + _LEFT_S
+    while (after := target.usage()).threads > before.threads and time.monotonic() < limit:
+        time.sleep(0.05)
+    return after.since(before)
+
+
+def main(seconds: float, share_killed: float, more: list[str]) -> int:
     """Every version and kind in turn, one target at a time: others would take its processor."""
-    targets = [(found, kind) for found in map(find, VERSIONS) if found is not None for kind in KINDS]
+    pythons = [found for found in map(find, VERSIONS) if found is not None]
+    targets = [(name_of(found.version), found.executable, kind) for found in pythons for kind in KINDS]
+    targets += [(path, path, kind) for path in (_DEBIAN, *more) for kind in KINDS if os.path.exists(path)]
+    targets = [one for one in targets if one[2] != "uvloop" or _has_uvloop(one[1])]
     with tempfile.TemporaryDirectory(prefix="attach-matrix-") as directory:
         return 1 if visit_all(targets, seconds, share_killed, Path(directory) / "x.stall") else 0
 
 
-def visit_all(targets: list[tuple[Interpreter, str]], seconds: float, share_killed: float, path: Path) -> int:
+def _has_uvloop(executable: str) -> bool:
+    return subprocess.run([executable, "-c", "import uvloop"], capture_output=True).returncode == 0
+
+
+def visit_all(targets: list[tuple[str, str, str]], seconds: float, share_killed: float, path: Path) -> int:
     """Visit each, and print what happened; how many targets died."""
     total, deaths = Row("all"), 0
-    for found, kind in targets:
-        row = Row(f"{name_of(found.version)} {kind}")
-        visit(found.executable, kind, row, seconds / len(targets), share_killed, path)
+    for name, executable, kind in targets:
+        row = Row(f"{name} {kind}")
+        visit(executable, kind, row, seconds / len(targets), share_killed, path)
         print(row, flush=True)
         for reason in sorted(set(row.refused)):
             print(f"    {row.refused.count(reason)} x {reason}")
@@ -142,4 +169,6 @@ def visit_all(targets: list[tuple[Interpreter, str]], seconds: float, share_kill
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if sys.argv[1:] else 60.0, float(sys.argv[2]) if sys.argv[2:] else 0.3))
+    sys.exit(
+        main(float(sys.argv[1]) if sys.argv[1:] else 60.0, float(sys.argv[2]) if sys.argv[2:] else 0.3, sys.argv[3:])
+    )
