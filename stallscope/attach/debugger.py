@@ -40,10 +40,9 @@ def _commands(source: bytes) -> list[str]:
         "set pagination off",
         "set confirm off",
         "thread 1",
-        "set $ready = ((int (*)(void)) Py_IsInitialized)()",
-        "set $held = ((int (*)(void)) PyGILState_Ensure)()",
-        f'set $result = ((int (*)(const char *)) PyRun_SimpleString)("{text}")',
-        "call ((void (*)(int)) PyGILState_Release)($held)",
+        "set $held = ((int (*)(void)) Py_IsInitialized)() ? ((int (*)(void)) PyGILState_Ensure)() : -1",
+        f'set $result = $held < 0 ? 1 : ((int (*)(const char *)) PyRun_SimpleString)("{text}")',
+        "set $released = $held < 0 ? 0 : ((int (*)(int)) PyGILState_Release)($held)",
         'printf "$stallscope = %d\\n", $result',
     )
     return [word for step in steps for word in ("-ex", step)]

@@ -28,10 +28,15 @@ _RETURN_S = 1.0  # how long the way round is watched for its end
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """How it went: ``pause_ns`` from the request to stop until the thread was where it had been."""
+    """How it went: ``pause_ns`` from the request to stop until the thread was where it had been.
+
+    ``waited_ns`` of it, at most, the thread was ready and had no processor: that is the machine's doing. It is
+    counted until we look, so it says little of a thread that computes on a busy machine.
+    """
 
     queued: bool
     pause_ns: int
+    waited_ns: int
     tries: int
 
 
@@ -110,6 +115,7 @@ class _Target:
         """Try until the source runs, or is queued. Raises RefusedError."""
         for tries in range(1, _TRIES + 1):
             self._maps = elf.mappings(self._plan.pid)
+            waited_ns = _run_delay_ns(self._plan.pid)
             with Thread(self._plan.pid) as thread:
                 thread.stop()
                 queued = self._turn_aside(thread)
@@ -117,7 +123,8 @@ class _Target:
             if queued is not None:
                 status, ended = self._outcome()
                 if status in (0, machine.DONE, machine.QUEUED):
-                    return Injected(queued, max(ended - asked, 0), tries)
+                    pause_ns, waited_ns = max(ended - asked, 0), _run_delay_ns(self._plan.pid) - waited_ns
+                    return Injected(queued, pause_ns, min(waited_ns, pause_ns), tries)
                 self._heed(status)
             time.sleep(_PAUSE_S)
         raise RefusedError("its main thread was at no point where Python may run")
@@ -202,6 +209,15 @@ class _Target:
         words = self._read(now[cpu.sp], 1024)
         held = (int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8))
         return any(low <= word < high for word in (now[cpu.pc], *held))
+
+
+def _run_delay_ns(pid: int) -> int:
+    """For how long the main thread has waited for a processor, ever; 0 where the kernel does not count it."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/schedstat") as file:
+            return int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
 
 
 def inject(plan: Plan) -> Injected:

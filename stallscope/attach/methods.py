@@ -22,11 +22,12 @@ _NO_DOOR = "it has left no door open for stallscope"
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The source runs, or is about to: for how long the main thread was stopped in ns, and what is to be called once
-    it has run."""
+    """The source runs, or is about to: for how long the main thread was stopped in ns, for how long of that it only
+    waited for a processor, and what is to be called once it has run."""
 
     method: str
     pause_ns: int
+    waited_ns: int
     ran: Callable[[], None]
 
 
@@ -38,7 +39,7 @@ def bring(facts: Facts, source: bytes, method: str) -> Arrival:
             "the program with stallscope run"
         )
     if method == DEBUGGER:
-        return Arrival(DEBUGGER, debugger.run(facts, source), _nothing)
+        return Arrival(DEBUGGER, debugger.run(facts, source), 0, _nothing)
     if method == REMOTE_EXEC or (method == AUTO and remote_exec.unusable_reason(facts) is None):
         try:
             return _by_remote_exec(facts, source)
@@ -47,14 +48,14 @@ def bring(facts: Facts, source: bytes, method: str) -> Arrival:
                 raise
     plan = Plan(facts, source)
     injected = inject(plan)
-    return Arrival(PTRACE, injected.pause_ns, plan.ran if injected.queued else _nothing)
+    return Arrival(PTRACE, injected.pause_ns, injected.waited_ns, plan.ran if injected.queued else _nothing)
 
 
 def unusable_reasons(facts: Facts) -> dict[str, str | None]:
     """Why each way is closed for this process, ``auto`` left out; None where it may be tried."""
     return {
         COOPERATIVE: _NO_DOOR,
-        REMOTE_EXEC: remote_exec.unusable_reason(facts),
+        REMOTE_EXEC: remote_exec.unusable_reason(facts) or remote_exec.locked_reason(facts),
         PTRACE: None,
         DEBUGGER: None if shutil.which("gdb") else "there is no gdb here (install the package gdb)",
     }
@@ -62,7 +63,7 @@ def unusable_reasons(facts: Facts) -> dict[str, str | None]:
 
 def _by_remote_exec(facts: Facts, source: bytes) -> Arrival:
     with _readable_file(source) as path, remote_exec.opened(facts) as door:
-        return Arrival(REMOTE_EXEC, door.run(str(path)), _nothing)
+        return Arrival(REMOTE_EXEC, door.run(str(path)), 0, _nothing)
 
 
 @contextmanager

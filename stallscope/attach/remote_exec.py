@@ -26,6 +26,7 @@ _SLOTS = {(3, 14): 89, (3, 15): 105}  # of ``debugger_support`` in the table: ev
 _WORD, _INT = Struct("<Q"), Struct("<i")
 _PATIENCE_S = 0.02
 _AFTER_KICK_S = 0.05
+_IN_FLIGHT_S = 0.01  # it may have seen the flag just before we took it back: it then finds the file still there
 
 
 class RemoteExec:
@@ -74,6 +75,7 @@ class RemoteExec:
         pause_ns = _kick(self._pid, lambda at, size: os.pread(self._memory, size, at))
         if not self._ran(_AFTER_KICK_S):
             os.pwrite(self._memory, _INT.pack(0), self._pending_at)
+            time.sleep(_IN_FLIGHT_S)
             raise NotObservable(f"the main thread of process {self._pid} does not come back to Python")
         return pause_ns
 
@@ -104,6 +106,15 @@ def unusable_reason(facts: Facts) -> str | None:
     if not facts.is_near():
         return "the target sees other files than we do, and it runs a file"
     return None
+
+
+def locked_reason(facts: Facts) -> str | None:
+    """Why the door does not open where ``unusable_reason`` found nothing; looks into the target, and writes nothing."""
+    try:
+        with opened(facts):
+            return None
+    except NotObservable as error:
+        return str(error)
 
 
 @contextmanager

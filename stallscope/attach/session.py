@@ -29,12 +29,14 @@ _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 class Boarded:
     """How the agent came aboard, and the longest time for which the target was held up, in ns.
 
-    ``stop_ns`` is that of the thread that was turned aside, ``piece_ns`` the longest piece of the agent's own start,
-    for which the interpreter's lock was held in another thread.
+    ``stop_ns`` is that of the thread that was turned aside, for at most ``waited_ns`` of which it was ready and had
+    no processor; ``piece_ns`` is the longest piece of the agent's own start, for which the interpreter's lock was held
+    in another thread.
     """
 
     method: str
     stop_ns: int
+    waited_ns: int
     piece_ns: int
 
     @property
@@ -60,7 +62,7 @@ def come_aboard(
     with _box(facts, name) as box:
         arrival.ran()
         box.fill(payload)
-        return Boarded(arrival.method, arrival.pause_ns, _longest_piece(facts, collector, box))
+        return Boarded(arrival.method, arrival.pause_ns, arrival.waited_ns, _longest_piece(facts, collector, box))
 
 
 def _box(facts: Facts, name: str) -> boxes.Box:

@@ -251,7 +251,7 @@ def test_a_process_that_is_killed_while_the_agent_comes_aboard(tmp_path: Path, m
         def killed(*arguments: object) -> methods.Arrival:
             process.kill()
             process.wait()
-            return methods.Arrival("ptrace", 0, lambda: None)
+            return methods.Arrival("ptrace", 0, 0, lambda: None)
 
         monkeypatch.setattr(session, "bring", killed)
         ended = pytest.raises(NotObservable, match="ended while the agent was coming aboard")

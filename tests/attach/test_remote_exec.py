@@ -10,7 +10,7 @@ import pytest
 
 from stallscope.attach import remote_exec
 from stallscope.attach.facts import Facts
-from stallscope.attach.methods import PTRACE, REMOTE_EXEC
+from stallscope.attach.methods import PTRACE, REMOTE_EXEC, unusable_reasons
 from stallscope.errors import NotObservable
 from tests.attach.programs import WAITING, program
 from tests.attach.targets import running, stay
@@ -56,6 +56,7 @@ def test_a_door_that_is_locked_is_said_so_and_passed_by(version: tuple[int, int]
             stay(process, tmp_path / "x.stall", method=REMOTE_EXEC),
         ):
             pass
+        assert "remote debugging is disabled" in str(unusable_reasons(Facts(process.pid))[REMOTE_EXEC])
         with stay(process, tmp_path / "x.stall") as (_, boarded):
             assert boarded.method == PTRACE
 

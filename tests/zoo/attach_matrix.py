@@ -39,16 +39,19 @@ class Row:
     killed: int = 0
     refused: list[str] = field(default_factory=list)
     pauses_ms: list[float] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
+    """The same without the time for which the main thread was ready and had no processor."""
     ended: str = ""
     grown: str = ""
 
     def __str__(self) -> str:
         pauses = sorted(self.pauses_ms) or [0.0]
         p99 = pauses[min(len(pauses) - 1, len(pauses) * 99 // 100)]
+        own = statistics.median(self.own_ms or [0.0])
         return (
             f"{self.name:14} {self.cycles:6} cycles {self.killed:5} injectors killed {len(self.refused):4} refused  "
-            f"pause {statistics.median(pauses):6.2f} ms median {p99:7.2f} p99 {pauses[-1]:7.2f} max  "
-            f"{self.grown}  {self.ended}"
+            f"pause {statistics.median(pauses):6.2f} ms median {p99:7.2f} p99 {pauses[-1]:7.2f} max, "
+            f"{own:5.2f} with a processor  {self.grown}  {self.ended}"
         )
 
 
@@ -68,6 +71,7 @@ def cycle(target: Target, modules: Modules, path: Path, row: Row, kill: bool) ->
     row.cycles += 1
     if said.startswith("pause"):
         row.pauses_ms.append(float(said.split()[1]))
+        row.own_ms.append(float(said.split()[2]))
     elif not kill:
         row.refused.append(said)
 
@@ -76,7 +80,8 @@ def _make(target: Target, modules: Modules, path: Path, writing: int) -> None:
     said = "nothing"
     try:
         with stay(target, path, modules) as (_, boarded):
-            said = f"pause {boarded.pause_ns / 1e6}"
+            own_ns = max(boarded.stop_ns - boarded.waited_ns, boarded.piece_ns)
+            said = f"pause {boarded.pause_ns / 1e6} {own_ns / 1e6}"
     except NotObservable as error:
         said = str(error)
     except BaseException as error:
@@ -163,6 +168,7 @@ def visit_all(targets: list[tuple[str, str, str]], seconds: float, share_killed:
             print(f"    {row.refused.count(reason)} x {reason}")
         total.cycles, total.killed = total.cycles + row.cycles, total.killed + row.killed
         total.refused, total.pauses_ms = total.refused + row.refused, total.pauses_ms + row.pauses_ms
+        total.own_ms += row.own_ms
         deaths += bool(row.ended)
     print(f"{total} {deaths} deaths")
     return deaths
