@@ -58,7 +58,8 @@ def test_a_fork_in_the_middle_of_a_stall(observing: Observing, way: str) -> None
 
 
 def test_children_are_left_alone_when_they_are_not_followed(observing: Observing) -> None:
-    ran = observing.run(FORK_IN_A_STALL, "goes on", follow=False)
+    goes_on = observing.interpreter.version < (3, 14)  # since then a forked child has no running loop to go on with
+    ran = observing.run(FORK_IN_A_STALL, "goes on" if goes_on else "makes a loop", follow=False)
     assert (ran.code, ran.stderr) == (0, "")
     (process,) = ran.recording.processes
     assert _iterations(ran) == {process.pid: _selects(ran)[process.pid]}
