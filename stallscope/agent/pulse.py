@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .stacks import Stack
 
 _RTLD_NOW = 2
+_ENTRY = "pulse_functions_1"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
@@ -239,7 +240,7 @@ def load(path: str) -> Optional[Pulse]:
         from _ctypes import PyObj_FromPtr, call_function, dlopen, dlsym
 
         place = bytes(8)
-        if call_function(dlsym(dlopen(path, _RTLD_NOW), "pulse_functions"), (place,)):
+        if call_function(_entry(path, dlopen, dlsym), (place,)):
             return None
         return Pulse(PyObj_FromPtr(int.from_bytes(place, sys.byteorder)))
     except (ImportError, OSError):
@@ -258,6 +259,20 @@ def _main_ident() -> int:
     main = getattr(threading, "_main_thread", None)
     ident = getattr(main, "_ident", None)
     return ident if isinstance(ident, int) else get_ident()
+
+
+def _entry(path: str, dlopen: Callable[[str, int], int], dlsym: Callable[[int, str], int]) -> int:
+    """Address of the library's one entry. Raises OSError where there is none of this format.
+
+    The loader knows a library by the path that it was asked for. Where another stallscope left one of another format
+    under this path, ours is loaded under one with more slashes.
+    """
+    for slashes in ("/", "//", "///", "////"):
+        try:
+            return dlsym(dlopen(slashes + path.lstrip("/"), _RTLD_NOW), _ENTRY)
+        except OSError as error:
+            failed = error
+    raise failed
 
 
 def _records(raw: bytes) -> Iterator[Tuple[int, int]]:

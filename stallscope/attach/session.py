@@ -56,7 +56,8 @@ def come_aboard(
         "threshold_ns": threshold_ns, "owner_pid": 0 if "pid" in facts.other_namespaces() else os.getpid(),
         "follow": False, "attached": True,
     }  # fmt: skip
-    payload = payload_of(modules or modules_for(facts), config)
+    library = collector.pulse.read_bytes() if collector.pulse is not None else None
+    payload = payload_of(modules or modules_for(facts), config, library)
     name = boxes.PREFIX + secrets.token_hex(4)
     arrival = bring(facts, starter(name), method)
     with _box(facts, name) as box:

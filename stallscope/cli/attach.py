@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stallscope.cli.aboard import UsePulse, library_for
 from stallscope.cli.output import say, say_recorded
 from stallscope.cli.units import parse_duration_ns
 from stallscope.errors import UnreadableInput
@@ -35,6 +36,7 @@ def attach(
     threshold: Threshold = "10ms",
     method: Method = "auto",
     children: Children = False,
+    use_pulse: UsePulse = True,
     force: Force = False,
 ) -> None:
     """Look into a running CPython process (3.8 or newer) and record what stalls its event loops.
@@ -54,7 +56,8 @@ def attach(
     facts = facts_of(pid)
     family = _family(facts, children=children)
     path = output or Path(f"{facts.name.partition('/')[0]}-{facts.pid}-{time.strftime('%Y%m%d-%H%M%S')}.stall")
-    with endings_held(), Collector(_writer(path, threshold_ns, facts, force=force)) as collector:
+    writer = _writer(path, threshold_ns, facts, force=force)
+    with endings_held(), Collector(writer, pulse=library_for(writer, use_pulse)) as collector:
         tree = Tree(facts, collector, threshold_ns, method, say, family=family)
         try:
             tree.board()

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from stallscope.cli.aboard import UsePulse, library_for
 from stallscope.cli.output import say, say_recorded
 from stallscope.cli.units import parse_duration_ns
 
 if TYPE_CHECKING:
     from stallscope.collect.collector import Collector
     from stallscope.collect.program import Program
-    from stallscope.recording.writer import Writer
 
 _DASHES = "stallscope.run.dashes"
 
@@ -45,7 +45,6 @@ Threshold = Annotated[str, typer.Option(help="From which duration on an iteratio
 # A flag, and the module is the first word: so what follows it is the program's, as with python -m.
 Module = Annotated[bool, typer.Option("-m", help="The first word is a MODULE to run, as python -m does.")]
 Follow = Annotated[bool, typer.Option("--follow-children/--no-follow-children", help="Observe Python children too.")]
-UsePulse = Annotated[bool, typer.Option("--pulse/--no-pulse", help="Time every call exactly, by a small C library.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing recording.")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="SCRIPT|-m MODULE|-- COMMAND [ARGS]...", show_default=False)]
 
@@ -89,8 +88,8 @@ def run(
     )
     if not target.is_python:
         say(f"{target.argv[0]} is not a Python program; only its Python children are seen (the rest needs the pulse)")
-    pulse = _pulse(writer, use_pulse)
-    with Collector(writer, expects_pulse=pulse is not None) as collector:
+    pulse = library_for(writer, use_pulse)
+    with Collector(writer, pulse=pulse) as collector:
         settings = environment(collector.socket_path, threshold_ns, follow=follow, pulse=pulse)
         try:
             code = run_observed(target.argv, collector, settings)
@@ -99,18 +98,6 @@ def run(
             raise
         code = _conclude(collector, target, path, threshold, code)
     _leave(code)
-
-
-def _pulse(writer: Writer, wanted: bool) -> Path | None:
-    """The library to take along; without it the recording says what it lacks, and why."""
-    from stallscope import pulse
-    from stallscope.recording.nouns import Missing
-
-    reason = pulse.unusable_reason() if wanted else "--no-pulse was given"
-    if reason is not None:
-        writer.missing(Missing("calls timed exactly", reason))
-        return None
-    return pulse.library()
 
 
 def _conclude(collector: Collector, target: Program, path: Path, threshold: str, code: int) -> int:

@@ -31,10 +31,10 @@ class Collector:
     When the recording has to stop (a full disk), ``stopped`` says why, and the targets go on.
     """
 
-    def __init__(self, writer: Writer, clock: Callable[[], int] = monotonic_ns, *, expects_pulse: bool = False) -> None:
+    def __init__(self, writer: Writer, clock: Callable[[], int] = monotonic_ns, *, pulse: Path | None = None) -> None:
         self._writer = writer
         self._clock = clock
-        self._expects_pulse = expects_pulse
+        self.pulse = pulse  # the library that comes aboard with the agents; where it does not, the recording says so
         self._directory = tempfile.mkdtemp(prefix="stallscope-")  # mode 0700
         self.socket_path = str(Path(self._directory) / "agents")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -174,7 +174,7 @@ class Collector:
     def _observe(self, reader: MemoryReader, greeting: dict[str, Any], now: int) -> None:
         for same in [observed for observed in self._observed if observed.pid == greeting["pid"]]:
             self._bid_farewell(same, now, "replaced")
-        self._observed.append(Observed(reader, self._writer, greeting, expects_pulse=self._expects_pulse))
+        self._observed.append(Observed(reader, self._writer, greeting, expects_pulse=self.pulse is not None))
 
 
 def _children_of(pid: int) -> list[int]:

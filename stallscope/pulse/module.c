@@ -1,4 +1,4 @@
-/* What the agent calls: builtin functions, in a dict that pulse_functions makes.
+/* What the agent calls: builtin functions, in a dict that pulse_functions_1 makes.
  *
  * The library is loaded with _ctypes alone, whose calls give up the GIL and pass nothing wider than an int by value;
  * so it is asked one thing only, to put the address of that dict into a buffer. */
@@ -36,7 +36,9 @@ static void *start(void *self, void *arguments)
         captured = list;
         muted = false;
         elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
+        void *state = py.Eval_SaveThread();  /* it reads the tables of all objects: the program need not wait for that */
         error = pulse_begin(memory.at, (size_t)memory.size, threshold, tid);
+        py.Eval_RestoreThread(state);
         if (error != 0) {
             captured = NULL;
             py._DecRef(list);
@@ -239,8 +241,9 @@ static void *functions(void)
     return dict;
 }
 
-/* Puts the dict's address into `to`, as a pointer in native order. 0, or 1: this is no CPython that we know. */
-__attribute__((visibility("default"))) int pulse_functions(char *to)
+/* The 1 grows with every change of what these functions take and give, and of the records: a process may keep the library
+ * of an older stallscope. Puts the dict's address into `to`, as a pointer in native order. 0, or 1: this is no CPython that we know. */
+__attribute__((visibility("default"))) int pulse_functions_1(char *to)
 {
     if (!python_find())
         return 1;

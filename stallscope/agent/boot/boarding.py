@@ -80,7 +80,8 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
     _load(given["agent"], pieces)
     brought = [name for name in list(sys.modules) if name not in before and not name.startswith(_NAME)]
     library = _library(given.get("pulse"))
-    config = dict(given["config"], brought=brought, running=running, pulse=library and "/proc/self/fd/%d" % library)
+    path = library and "/proc/self/fd/%d" % library
+    config = dict(given["config"], brought=brought, running=running, pulse=path)
     config["hand_over"] = lambda memory, greeting: _hand_over(box, memory.fd, greeting, pieces)
     pieces.rest()
     agent = sys.modules[_NAME].start(config)
@@ -134,14 +135,19 @@ def _load(codes: Dict[str, Tuple[str, Any]], pieces: _Pieces) -> None:
 
 
 def _library(data: Optional[bytes]) -> Optional[int]:
-    """The descriptor of a file in memory with the pulse's library; None where there is no such library."""
+    """The descriptor of a file in memory with the pulse's library; None where there is no such library.
+
+    It is the same number each time, as a rule, and so the same path: the loader then finds the library of the time
+    before, which cannot be unloaded, and loads no second one.
+    """
     if data is None or not hasattr(os, "memfd_create"):
         return None
     descriptor = os.memfd_create("stallscope-pulse", os.MFD_CLOEXEC)
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-    return descriptor
+    moved: int = sys.modules[_NAME + ".descriptors"].moved_up(descriptor)
+    return moved
 
 
 def _hand_over(box: int, memory: int, greeting: str, pieces: _Pieces) -> Optional[str]:
