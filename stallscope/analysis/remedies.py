@@ -6,11 +6,9 @@ import re
 from dataclasses import dataclass
 
 from stallscope.analysis.findings import Culprit, Kind
-from stallscope.analysis.sites import bare
+from stallscope.analysis.sites import bare, package_of
 
 Names = frozenset[str]
-
-_PACKAGE = re.compile(r"/(?:site|dist)-packages/([^/]+?)(?:\.py)?(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ def _fits_resources(remedy: Remedy, culprit: Culprit) -> bool:
 
 def _fits_stack(remedy: Remedy, culprit: Culprit) -> bool:
     files = [frame.file for frame in culprit.stack]
-    packages = {name for file in files for name in _PACKAGE.findall(file)}
+    packages = {package_of(file) for file in files}
     return (
         (not remedy.packages or bool(remedy.packages & packages))
         and not any(folder in file for folder in remedy.without for file in files)

@@ -14,7 +14,7 @@ T = TypeVar("T")
 Owner = Literal["user", "generated", "package", "stdlib", "asyncio", "agent"]
 
 _AGENT = re.compile(r"_stallscope_agent|stallscope/agent/")
-_PACKAGE = re.compile(r"/(site|dist)-packages/")
+_PACKAGE = re.compile(r"/(?:site|dist)-packages/([^/]+?)(?:\.py)?(?:/|$)")
 _ASYNCIO = re.compile(r"/asyncio/[^/]+\.py$")
 _STDLIB = re.compile(r"^<frozen |/lib(64)?/python3(\.\d+t?)?/|/python3\d+\.zip/")
 _GENERATED = re.compile(r"^<")
@@ -50,6 +50,12 @@ def owner(file: str) -> Owner:
     if _STDLIB.search(file):
         return "asyncio" if _ASYNCIO.search(file) else "stdlib"
     return "generated" if _GENERATED.search(file) else "user"
+
+
+def package_of(file: str) -> str | None:
+    """The third-party package that a file is of."""
+    found = _PACKAGE.search(file)
+    return found[1] if found else None
 
 
 def within_handler(stack: Stack) -> Stack:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import linecache
-import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from stallscope.analysis.findings import Location
-from stallscope.analysis.sites import bare, owner, within_handler
+from stallscope.analysis.sites import bare, owner, package_of, within_handler
 from stallscope.recording.nouns import Frame, Stack
 from stallscope.report.words import count, place
-
-_PACKAGE = re.compile(r"/(?:site|dist)-packages/([^/]+?)(?:\.py)?(?:/|$)")
 
 
 def chain(stack: Stack) -> str:
@@ -44,7 +41,8 @@ def source_line(location: Location) -> str:
 def _owned(stack: Stack) -> list[tuple[bool, list[Frame]]]:
     """The handler's own frames, outermost first and without asyncio's, in runs of the user's (True) and of others."""
     inward = [frame for frame in reversed(within_handler(stack)) if owner(frame.file) not in ("asyncio", "agent")]
-    return [(mine, list(run)) for mine, run in groupby(inward, key=lambda frame: owner(frame.file) == "user")]
+    users = {"user"} if any(owner(frame.file) == "user" for frame in inward) else {"generated"}  # python -c
+    return [(mine, list(run)) for mine, run in groupby(inward, key=lambda frame: owner(frame.file) in users)]
 
 
 def _libraries(frames: Iterable[Frame]) -> str:
@@ -53,9 +51,9 @@ def _libraries(frames: Iterable[Frame]) -> str:
 
 def _library(file: str) -> str:
     """The package of a file, or its module's name in the standard library."""
-    package = _PACKAGE.search(file)
-    if package:
-        return package[1]
+    package = package_of(file)
+    if package is not None:
+        return package
     module = file.rpartition("/")[2].removesuffix(".py")
     return file.split("/")[-2] if module == "__init__" else module
 

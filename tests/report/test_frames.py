@@ -42,3 +42,10 @@ def test_a_package_that_is_one_file_and_one_of_the_standard_library() -> None:
     six = Frame(f"{PACKAGES}six.py", 1, "f")
     json = Frame("/usr/lib/python3.11/json/__init__.py", 1, "loads")
     assert chain(stack(20, "load", json, six)) == "handle:12 > load:20 > [six, json]"
+
+
+def test_a_program_without_a_file_is_the_users() -> None:
+    main = (Frame("<string>", 3, "load"), Frame("<string>", 9, "main"), *LOOP_FRAMES[:2])
+    assert chain(main) == "main:9 > load:3"
+    made = Frame("<attrs generated init app.Item>", 7, "__init__")
+    assert chain(stack(20, "load", made)) == "handle:12 > load:20 > [<attrs generated init app.Item>]"
