@@ -9,7 +9,7 @@ from os.path import commonprefix
 from stallscope.recording.nouns import Resource
 
 DELETED = " (deleted)"  # what /proc/PID/fd appends to the path of a file that is gone
-WORTH_NAMING = 0.01  # of the heaviest's time: where calls are timed the fast ones are there too, and are not to blame
+BLAMED = 0.95  # of the time: where calls are timed the fast ones are there too, and are not to blame
 _PLURAL = {"child": "children", "other": "things"}
 
 
@@ -20,8 +20,7 @@ def plain(resource: Resource) -> Resource:
 
 def joint_name(weights: Mapping[Resource, int]) -> str | None:
     """One name for all the resources of a site that have one; None without any.  `weights` are their ns."""
-    most_ns = max(weights.values(), default=0)
-    weights = {resource: ns for resource, ns in weights.items() if ns >= WORTH_NAMING * most_ns}
+    weights = _blamed(weights)
     names = sorted({resource.name for resource in weights if resource.name})
     if len(names) < 2:
         return names[0] if names else None
@@ -31,6 +30,16 @@ def joint_name(weights: Mapping[Resource, int]) -> str | None:
     kind = kinds.most_common(1)[0][0]
     pattern = _paths(names) if kind == "path" else _peers(names) if kind == "peer" else None
     return pattern or f"{len(names)} {_PLURAL.get(kind, kind + 's')}"
+
+
+def _blamed(weights: Mapping[Resource, int]) -> dict[Resource, int]:
+    """The heaviest that make up `BLAMED` of the time together, and those as heavy as the last of them."""
+    enough_ns, least_ns = BLAMED * sum(weights.values()), 0
+    for ns in sorted(weights.values(), reverse=True):
+        if enough_ns <= 0:
+            break
+        enough_ns, least_ns = enough_ns - ns, ns
+    return {resource: ns for resource, ns in weights.items() if ns >= least_ns}
 
 
 def _paths(names: list[str]) -> str | None:

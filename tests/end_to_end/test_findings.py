@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.end_to_end.observing import STALLSCOPE, execute
 
 CROWDED = """
@@ -53,8 +55,11 @@ def findings(directory: Path, program: str, *options: str) -> dict[str, Any]:
 def test_a_crowd_of_short_handlers_is_a_pile_up(tmp_path: Path) -> None:
     """No call of it is a stall, and no line is to blame: what stalls is their number.  The pulse does not tell yet how
     often a handler ran in a stall."""
-    found = [one for one in findings(tmp_path, CROWDED, "--no-pulse")["culprits"] if one["cause"] != "descheduled"]
-    crowd = found[0]
+    found = findings(tmp_path, CROWDED, "--no-pulse")
+    shares = {one["cause"]: one["share"] for one in found["causes"]}
+    if shares.get("descheduled", 0) > 0.25:
+        pytest.skip("the machine had no CPU to spare: calls that wait for one are long")
+    crowd = next(one for one in found["culprits"] if one["cause"] != "descheduled")
     assert (crowd["kind"], crowd["location"]) == ("pile-up", None)
     assert crowd["handlers"][0]["name"] == "short"
     assert crowd["handlers"][0]["calls"] > 20 * crowd["stalls"]
