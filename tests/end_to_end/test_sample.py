@@ -102,7 +102,7 @@ ANSWERS = {
 MORE_ANSWERS = {
     "is it a timer, do all workers stall at once?": r"The stalls keep no period, and no two processes|cadence:",
     "who suffers?": r"took inflicted suffered calls handler",
-    "how many threads, and will they queue?": r"A thread pool for it: .* need \d threads?; .* The default executor may",
+    "how many threads, and do they queue?": r"A thread pool for it: .* need \d threads?; .* The (default|process used)",
 }
 
 
