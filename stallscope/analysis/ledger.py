@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from stallscope.analysis.preemption import waited_for_cpu
 from stallscope.analysis.sites import bare, entry, location
 from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall, TimedCall
 
@@ -145,11 +146,15 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
     for pause in stall.pauses:
         ns = left.take(pause.start_ns, pause.start_ns + pause.duration_ns)
         slices.append(Slice(ns, "gc", None, pause.stack or _stack_at(stall.spans, pause.start_ns)))
-    for timed in sorted(stall.calls, key=lambda timed: timed.count > 1):
+    waited = waited_for_cpu(stall)
+    for index, timed in sorted(enumerate(stall.calls), key=lambda numbered: numbered[1].count > 1):
         stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
         cause = _timed_cause(timed, stack)
         call = None if cause == "import" else timed.call
-        slices.append(Slice(_covered(timed, stall, left), cause, call, stack, count=timed.count))
+        ns = _covered(timed, stall, left)
+        off_ns = min(ns, waited.get(index, 0))
+        slices.append(Slice(ns - off_ns, cause, call, stack, count=timed.count))
+        slices.append(Slice(off_ns, "descheduled", None, stack))
     return slices
 
 

@@ -150,8 +150,7 @@ static void note_slow(struct thread *t, unsigned hook, uint64_t start_ns, uint64
         return;
     }
     *call = described(hook, start_ns, end_ns, a, b);
-    if (hook == gil_wait_hook || !is_nonblocking(hooks[hook].kind, a))
-        call->token = stack_wanted(t);
+    call->token = stack_wanted(t);
     t->calls_noted++;
     if (call->token != 0 && hook != gil_wait_hook)
         write_seen(t, call);
@@ -208,6 +207,9 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
     uint64_t spent = end_ns - start_ns, count = ++drawn->count[hook];
     drawn->weight[hook]++;
     drawn->weight_ns[hook] += spent;
+    /* A call that cannot block was slow because it had much to do, or because its thread did not run. */
+    if (spent >= slow_ns && hook != gil_wait_hook && is_nonblocking(hooks[hook].kind, a))
+        return;
     if (spent >= slow_ns && (t->calls_noted < CALLS || goes_on(&t->noted[CALLS - 1], hook, start_ns))) {
         note_slow(t, hook, start_ns, end_ns, a, b);
         return;
