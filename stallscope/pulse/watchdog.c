@@ -80,9 +80,12 @@ static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
     memset(tick, 0, sizeof *tick);
     bool in_call = atomic_load(&t->call) != 0 && now > atomic_load(&t->call_since_ns) + slow_ns;
     fill(t, tick, begun, count == 0);
-    kernel_state(t, tick);
-    if (!in_call)  /* a long call asks for its stack itself, as it returns */
+    tick->system_call = -1;
+    tick->switches = UNKNOWN;
+    if (!in_call) {  /* a long call is timed exactly, and asks for its stack itself as it returns */
+        kernel_state(t, tick);
         tick->token = stack_wanted_by_watchdog(t);
+    }
     publish(t);
     if (atomic_load(&t->started_ns) != begun)  /* it ended meanwhile: what we saw may be of the next */
         return;
