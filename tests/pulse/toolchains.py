@@ -34,6 +34,7 @@ class Toolchain:
     compiler: str
     flags: tuple[str, ...] = ("-O2",)
     runner: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()  # scenarios that the runner itself does not survive
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None: it can."""
@@ -51,7 +52,7 @@ class Toolchain:
     def run(self, program: Path, scenario: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """One scenario in a process of its own, which is killed when it hangs."""
         command = [*self.runner, str(program), scenario]
-        quiet = {"ASAN_OPTIONS": "detect_leaks=0"}  # its search for leaks forks, and needs descriptors
+        quiet = {"ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0"}  # a search for leaks needs descriptors
         return subprocess.run(
             command, env=os.environ | quiet | environment, capture_output=True, text=True, timeout=300
         )
@@ -65,6 +66,13 @@ TOOLCHAINS = (
     Toolchain("hardened", "cc", HARDENED),
     Toolchain("clang", "clang"),
     Toolchain("sanitized", "gcc", SANITIZING),
+    Toolchain("musl", "musl-gcc"),
+    Toolchain(
+        "aarch64",
+        "aarch64-linux-gnu-gcc",
+        runner=("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu"),
+        beyond=("short_addresses",),  # qemu reads a byte more of an address than there is
+    ),
 )
 
 

@@ -1,13 +1,29 @@
 #include "drive.h"
 
 #include <dlfcn.h>
+#include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static uint8_t *memory;
+static int memory_fd = -1;
 struct taken taken;
+
+/* The pulse maps its memory a second time by mremap, which qemu does not know to do. */
+void *mremap(void *old, size_t old_size, size_t size, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    void *at = va_arg(rest, void *);
+    va_end(rest);
+    long got = syscall(SYS_mremap, old, old_size, size, flags, at);
+    if (got != -1 || old != memory)
+        return (void *)got;
+    int fixed = flags & MREMAP_FIXED ? MAP_FIXED : 0;
+    return mmap(fixed ? at : NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | fixed, memory_fd, 0);
+}
 
 void begin(uint64_t stall_ns)
 {
@@ -16,6 +32,7 @@ void begin(uint64_t stall_ns)
     CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
     memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(memory != MAP_FAILED);
+    memory_fd = fd;
     CHECK_EQUAL(pulse_begin(memory, size, stall_ns, getpid()), 0);
     close(fd);
 }
