@@ -58,7 +58,8 @@ static void waits(void)
     pulse_end();
 }
 
-/* A loop that nobody declared is known by its waits, until it closes its descriptor. */
+/* A loop that nobody declared is known by its waits, until it closes its descriptor; what follows the last of them may
+ * be no iteration. */
 static void undeclared(void)
 {
     struct epoll_event event;
@@ -68,9 +69,9 @@ static void undeclared(void)
         for (int i = 0; i < 1000; i++)
             epoll_wait(fd, &event, 1, 0);
         close(fd);
-        CHECK_EQUAL(iterations_from(UNDECLARED), round * 1000);
-        CHECK_EQUAL(cell(UNDECLARED + round - 1, L_STATE), LOOP_CLOSED);
-        CHECK_EQUAL(cell(UNDECLARED + round - 1, L_TID), getpid());
+        CHECK_EQUAL(iterations_from(UNDECLARED), round * 999);
+        CHECK_EQUAL(cell(UNDECLARED, L_STATE), LOOP_CLOSED);
+        CHECK_EQUAL(cell(UNDECLARED, L_TID), getpid());
     }
     pulse_end();
 }
@@ -201,7 +202,7 @@ static void threads_come_and_go(void)
         }
         uint64_t gained = iterations_from(0) - before;
         if (round == 1)
-            CHECK_EQUAL(gained, LOOP_THREADS * 100);
+            CHECK_EQUAL(gained, LOOP_THREADS / 2 * (100 + 99));
         for (int slot = UNDECLARED; slot < LOOPS; slot++)
             slot_read(slot);
     }
