@@ -32,7 +32,7 @@ def test_scenario(built: tuple[Toolchain, Path], scenario: str) -> None:
     if scenario in toolchain.beyond:
         pytest.skip(f"{toolchain.runner[0]} does not survive it")
     preloaded = {"LD_PRELOAD": str(program.parent / "preload.so")} if scenario == "preloaded" else {}
-    done = toolchain.run(program, scenario, **preloaded)
+    done = toolchain.run(program, scenario, preloaded)
     if done.returncode == SKIPPED:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr

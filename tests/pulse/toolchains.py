@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,14 @@ class Toolchain:
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    def run(self, program: Path, scenario: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """One scenario in a process of its own, which is killed when it hangs."""
-        command = [*self.runner, str(program), scenario]
+    def run(
+        self, program: Path, scenario: str, environment: Mapping[str, str] | None = None, timeout_s: float = 300.0
+    ) -> subprocess.CompletedProcess[str]:
+        """One scenario in a process of its own, which is killed when it hangs (`subprocess.TimeoutExpired`)."""
         quiet = {"ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0"}  # a search for leaks needs descriptors
-        return subprocess.run(
-            command, env=os.environ | quiet | environment, capture_output=True, text=True, timeout=300
-        )
+        command = [*self.runner, str(program), scenario]
+        surroundings = os.environ | quiet | dict(environment or {})
+        return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=timeout_s)
 
 
 HARDENED = ("-O2", "-D_FORTIFY_SOURCE=2", "-fstack-protector-strong", "-fno-plt", "-Wl,-z,relro", "-Wl,-z,now")

@@ -283,6 +283,53 @@ static void expected(void)
     pulse_end();
 }
 
+/* Eight threads, 40,000 iterations and 4,000 calls in them; PULSE_LOAD times that. */
+#define LOAD_TURNS 5000
+#define LOAD_CALLS_EVERY 10
+
+static unsigned load_factor(void)
+{
+    const char *wanted = getenv("PULSE_LOAD");
+    return wanted != NULL ? (unsigned)atoi(wanted) : 1;
+}
+
+static void *loaded(void *slot)
+{
+    struct loop loop = loop_open((int)(intptr_t)slot);
+    struct stat of;
+    unsigned turns = LOAD_TURNS * load_factor();
+    for (unsigned i = 0; i < turns; i++) {
+        if (i % LOAD_CALLS_EVERY == 0 && i % (2 * LOAD_CALLS_EVERY) == 0)
+            CHECK(stat("/no/such/file", &of) == -1 && errno == ENOENT);
+        else if (i % LOAD_CALLS_EVERY == 0)
+            CHECK(read(-1, &of, 1) == -1 && errno == EBADF);
+        turn(&loop);
+    }
+    loop_close(&loop);
+    return NULL;
+}
+
+static void load(void)
+{
+    pthread_t thread[LOOP_THREADS];
+    unsigned turns = LOAD_TURNS * load_factor();
+    begin(20000);  /* many are stalls here */
+    for (intptr_t i = 0; i < LOOP_THREADS; i++)
+        CHECK_EQUAL(pthread_create(&thread[i], NULL, loaded, (void *)i), 0);
+    for (int i = 0; i < LOOP_THREADS; i++)
+        while (iterations_of(i) < turns) {
+            taken.call_count = 0;
+            take();
+            usleep(1000);
+        }
+    for (int i = 0; i < LOOP_THREADS; i++) {
+        pthread_join(thread[i], NULL);
+        CHECK_EQUAL(iterations_of(i), turns);
+    }
+    printf("%llu iterations\n", (unsigned long long)iterations_from(0));
+    pulse_end();
+}
+
 const struct scenario loops[] = {
     {"iterations", iterations},
     {"waits", waits},
@@ -294,5 +341,6 @@ const struct scenario loops[] = {
     {"threads_come_and_go", threads_come_and_go},
     {"begins_and_ends", begins_and_ends},
     {"expected", expected},
+    {"load", load},
     {NULL, NULL},
 };
