@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +28,11 @@ class Arrival:
     ran: Callable[[], None]
 
 
-def bring(facts: Facts, source: bytes, method: str) -> Arrival:
-    """Have the source run in the process's main thread. Raises NotObservable with the reason."""
+def bring(facts: Facts, source: bytes, method: str, directory: Path) -> Arrival:
+    """Have the source run in the process's main thread. Raises NotObservable with the reason.
+
+    ``directory`` is for a file that the target reads: it must stay until the source has run.
+    """
     if method == COOPERATIVE:
         raise NotObservable(
             f"--method cooperative cannot be used for process {facts.pid}: {_NO_DOOR}; use --method auto, or start "
@@ -42,7 +42,7 @@ def bring(facts: Facts, source: bytes, method: str) -> Arrival:
         return Arrival(DEBUGGER, debugger.run(facts, source), 0, _nothing)
     if method == REMOTE_EXEC or (method == AUTO and remote_exec.unusable_reason(facts) is None):
         try:
-            return _by_remote_exec(facts, source)
+            return _by_remote_exec(facts, source, directory)
         except NotObservable:  # switched off, or the main thread is blocked: the next way copes with both
             if method == REMOTE_EXEC:
                 raise
@@ -61,20 +61,14 @@ def unusable_reasons(facts: Facts) -> dict[str, str | None]:
     }
 
 
-def _by_remote_exec(facts: Facts, source: bytes) -> Arrival:
-    with _readable_file(source) as path, remote_exec.opened(facts) as door:
+def _by_remote_exec(facts: Facts, source: bytes, directory: Path) -> Arrival:
+    """What failed: to remove the file when the flag is gone. The interpreter takes the flag back before it reads."""
+    directory.chmod(0o755)  # there is nothing secret in it, and the target may be another user's
+    path = directory / "start.py"
+    path.write_bytes(source)
+    path.chmod(0o644)
+    with remote_exec.opened(facts) as door:
         return Arrival(REMOTE_EXEC, door.run(str(path)), 0, _nothing)
-
-
-@contextmanager
-def _readable_file(source: bytes) -> Iterator[Path]:
-    """A file that the target's user may read; there is nothing secret in it."""
-    with tempfile.TemporaryDirectory(prefix="stallscope-") as directory:
-        os.chmod(directory, 0o755)
-        path = Path(directory) / "start.py"
-        path.write_bytes(source)
-        path.chmod(0o644)
-        yield path
 
 
 def _nothing() -> None:

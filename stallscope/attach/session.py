@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from stallscope.attach import box as boxes
@@ -59,8 +61,10 @@ def come_aboard(
     library = collector.pulse.read_bytes() if collector.pulse is not None else None
     payload = payload_of(modules or modules_for(facts), config, library)
     name = boxes.PREFIX + secrets.token_hex(4)
-    arrival = bring(facts, starter(name), method)
-    with _box(facts, name) as box:
+    with tempfile.TemporaryDirectory(prefix="stallscope-") as directory:
+        arrival = bring(facts, starter(name), method, Path(directory))
+        box = _box(facts, name)
+    with box:
         arrival.ran()
         box.fill(payload)
         return Boarded(arrival.method, arrival.pause_ns, arrival.waited_ns, _longest_piece(facts, collector, box))

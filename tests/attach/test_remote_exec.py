@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stallscope.attach import remote_exec
+from stallscope.attach import box as boxes
+from stallscope.attach import methods, remote_exec, session
 from stallscope.attach.facts import Facts
 from stallscope.attach.methods import PTRACE, REMOTE_EXEC, unusable_reasons
 from stallscope.errors import NotObservable
@@ -67,3 +68,32 @@ def test_an_older_python_has_no_such_door(version: tuple[int, int]) -> None:
         facts = Facts(process.pid)
         assert facts.version == version
         assert remote_exec.unusable_reason(facts) == "it needs CPython 3.14 or newer"
+
+
+@pytest.mark.parametrize("version", NEW)
+def test_the_file_is_there_until_the_box_is(
+    version: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interpreter takes the flag back before it reads the file."""
+    seen: list[bool] = []
+    found = boxes.opened
+
+    def opened(pid: int, name: str) -> boxes.Box | None:
+        seen.append(all((directory / "start.py").exists() for directory in directories))
+        return found(pid, name)
+
+    directories: list[Path] = []
+    brought = methods.bring
+
+    def bring(facts: Facts, source: bytes, method: str, directory: Path) -> methods.Arrival:
+        directories.append(directory)
+        return brought(facts, source, method, directory)
+
+    monkeypatch.setattr(session, "bring", bring)
+    monkeypatch.setattr(boxes, "opened", opened)
+    waiting = program(require(version).executable, "-c", WAITING)
+    with waiting as process, stay(process, tmp_path / "x.stall", method=REMOTE_EXEC):
+        pass
+    assert seen
+    assert all(seen)
+    assert not any(directory.exists() for directory in directories)
