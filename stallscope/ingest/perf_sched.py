@@ -34,9 +34,9 @@ SCAN = re.compile(
     # Events that are neither a switch nor a wake-up are passed over.
     rb"\n(?![^\[\n]{1,60}\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +(?!sched:sched_(?:switch|wak))\w+:\w+:[^\n]*\n)"
     rb"(?:" + PREFIX.replace(b"(?:\\d", b"(\\d") + rb"sched:sched_(?:switch: (?:"
-    rb"prev_comm=([^\n]{0,16}?) prev_pid=(\d{1,10}) prev_prio=-?\d{1,4} prev_state=(\S{1,8}) ==> "
+    rb"prev_comm=([^\n]{0,16}?) prev_pid=(\d{1,10}) prev_prio=-?\d{1,4} prev_state=([A-Za-z+|]{1,8}) ==> "
     rb"next_comm=([^\n]{0,16}?) next_pid=(\d{1,10}) next_prio=-?\d{1,4}|"
-    rb"([^\n]{0,16}?):(\d{1,10}) \[-?\d{1,4}\] (\S{1,8}) ==> ([^\n]{0,16}?):(\d{1,10}) \[-?\d{1,4}\])|"
+    rb"([^\n]{0,16}?):(\d{1,10}) \[-?\d{1,4}\] ([A-Za-z+|]{1,8}) ==> ([^\n]{0,16}?):(\d{1,10}) \[-?\d{1,4}\])|"
     rb"wak(?:eup|ing|eup_new): (?:comm=[^\n]{0,16}? pid=(\d{1,10}) prio=|[^\n]{0,16}?:(\d{1,10}) \[)[^\n]*)(?=\n)"
     rb"|([^\n]+))"
 )

@@ -51,6 +51,7 @@ SCAN = re.compile(
 or name; and any other line that tells something."""
 RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 6, 9, 10, 11
 """The last group of each (`Match.lastindex`)."""
+FIRST = re.compile(rb"(?:\w+: 0x)?([0-9a-f]{1,16})(?![0-9a-z])")
 RESTARTS = re.compile(rb"-51[2-6]")
 SIGRETURN = b"-1"
 """The number with which rt_sigreturn() is left: that of no call."""
@@ -236,8 +237,9 @@ def _values(found: re.Match[bytes]) -> list[int]:
 
 def _first_argument(found: re.Match[bytes]) -> bytes:
     """In decimal, as a descriptor is written; these tracepoints tell no more of what a call touched."""
-    raw = found[5].partition(b",")[0] if found[4] else found[9].partition(b",")[0].rpartition(b"0x")[2]
-    value = int(raw or b"0", 16)
+    first = FIRST.match(found[5] if found[4] else found[9])
+    raw = first[1] if first else b"0"
+    value = int(raw, 16)
     return b"%d" % (value - (1 << 64) if value >= FAILED else value)
 
 

@@ -18,11 +18,13 @@ STALLS_SHOWN = 8
 
 
 def traces() -> list[Path]:
-    return sorted(path for path in TRACES.iterdir() if not path.name.endswith((".expected.json", ".md")))
+    """All recorded traces; Dropbox's lies beside their folder."""
+    own = [path for path in TRACES.iterdir() if not path.name.endswith((".expected.json", ".md"))]
+    return [*sorted(own), TRACES.parent / "dropbox_funclatency.txt"]
 
 
 def expectation(trace: Path) -> Path:
-    return trace.with_name(f"{trace.name}.expected.json")
+    return TRACES / f"{trace.name}.expected.json"
 
 
 def summary(trace: Path) -> dict[str, Any]:

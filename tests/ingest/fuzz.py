@@ -1,4 +1,6 @@
-"""Damaged traces: `python -m tests.ingest.fuzz LINES` damages that many lines of each recorded trace.
+"""Damaged traces: `python -m tests.ingest.fuzz LINES [FORMAT ...]` damages that many lines of each format.
+
+`nice python -m tests.ingest.fuzz 1000000` takes about an hour.
 
 Cut lines (torn, as a killed recorder or an interleaved terminal leaves them) must not change any duration: whatever
 stall is read from the damaged trace is in the whole one.  Flipped bytes may change what a line says; then nothing
@@ -10,12 +12,14 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from stallscope.analysis.modes import Bins
 from stallscope.errors import UnreadableInput
+from stallscope.ingest.rebuild import ROUNDING_NS
 from stallscope.ingest.recognise import ingest, recognise
 from stallscope.ingest.source import Source
 from stallscope.recording.nouns import Recording
@@ -63,6 +67,14 @@ def check_cut(whole: Recording, torn: Recording | None) -> None:
         return
     invented = [length for length in lengths(torn) - lengths(whole) if length[1]]
     assert not invented, f"{whole.path}: {invented} ns"
+    check_calls(torn)
+
+
+def check_calls(recording: Recording) -> None:
+    """No single call is longer than its stall."""
+    for stall in recording.stalls:
+        longest_ns = max((call.duration_ns for call in stall.calls if call.count == 1), default=0)
+        assert longest_ns <= stall.duration_ns + ROUNDING_NS, (recording.path, stall)
 
 
 def check_flipped(flipped: Recording | None) -> None:
@@ -73,33 +85,52 @@ def check_flipped(flipped: Recording | None) -> None:
     assert all(0 <= stall.duration_ns <= span_ns for stall in flipped.stalls)
     assert all(count >= 0 for loop in flipped.loops for count in loop.counts.values())
     assert all(loop.opened_ns <= loop.last_ns for loop in flipped.loops)
+    check_calls(flipped)
     for loop in flipped.loops:
         if loop.coarse:  # raises ValueError unless edges and counts make a histogram
             Bins(loop.coarse.edges_ns, loop.coarse.counts, loop.coarse.tick_ns, loop.coarse.per_octave)
 
 
-def fuzz(trace: Path, at_least: int, rng: random.Random, scratch: Path) -> int:
-    """Damage lines of one trace until there were so many; returns how many there were."""
-    data, form, done = trace.read_bytes(), recognise(Source(trace)), 0
+def fuzz(traces: list[Path], at_least: int, rng: random.Random, scratch: Path) -> int:
+    """Damage lines of traces of one format until there were so many; returns how many there were."""
+    contents = [trace.read_bytes() for trace in traces]
+    form, done = recognise(Source(traces[0])), 0
     while done < at_least:
-        lines = data.split(b"\n")
-        part = b"\n".join(lines[: rng.randrange(min(20, len(lines)), len(lines) + 1)])
-        whole = read(scratch, part, form)
-        share = max(rng.choice((0.002, 0.02, 0.2)), min(0.5, 10 / len(lines)))
-        torn, count = damaged(rng, part, cut, share)
-        if whole is not None:
-            check_cut(whole, read(scratch, torn, form))
-        flipped, more = damaged(rng, part, flip, share)
-        check_flipped(read(scratch, flipped, form))
-        done += count + more
+        done += damage_once(rng.choice(contents), form, rng, scratch)
     return done
 
 
+def damage_once(data: bytes, form: str, rng: random.Random, scratch: Path) -> int:
+    """Read a part of a trace whole, with some lines cut, and with some changed; returns how many were damaged."""
+    lines = data.split(b"\n")
+    part = b"\n".join(lines[: rng.randrange(min(20, len(lines)), len(lines) + 1)])
+    whole = read(scratch, part, form)
+    share = max(rng.choice((0.002, 0.02, 0.2, 0.5)), min(0.5, 10 / len(lines)))
+    torn, count = damaged(rng, part, cut, share)
+    if whole is not None:
+        check_cut(whole, read(scratch, torn, form))
+    flipped, more = damaged(rng, part, flip, share)
+    check_flipped(read(scratch, flipped, form))
+    return count + more
+
+
+def by_format() -> dict[str, list[Path]]:
+    """The recorded traces of each format."""
+    found: dict[str, list[Path]] = {}
+    for trace in traces():
+        found.setdefault(recognise(Source(trace)), []).append(trace)
+    return found
+
+
 def main() -> None:
+    """Print a row for each format as it is done."""
     lines = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     with tempfile.TemporaryDirectory() as folder:
-        for trace in traces():
-            print(trace.name, fuzz(trace, lines, random.Random(lines), Path(folder) / "damaged"), flush=True)
+        for form, files in by_format().items():
+            if form in (sys.argv[2:] or [form]):
+                began_s = time.process_time()
+                done = fuzz(files, lines, random.Random(lines), Path(folder) / "damaged")
+                print(f"{form:20} {done:12,} lines {time.process_time() - began_s:8.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":
