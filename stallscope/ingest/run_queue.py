@@ -17,11 +17,13 @@ from dataclasses import replace
 from stallscope.ingest.rebuild import Evidence
 from stallscope.recording.nouns import Span, TimedCall
 
+_STATE = rb"([A-Za-z+|]{1,8})"
 EVENT = re.compile(
-    rb"sched:sched_(?:switch: (?:prev_comm=.{0,16}? prev_pid=(\d{1,10}) prev_prio=-?\d{1,4} prev_state=([A-Za-z+|]{1,8}) ==> "
-    rb"next_comm=.{0,16}? next_pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[-?\d{1,4}\] ([A-Za-z+|]{1,8}) ==> .{0,16}?:(\d{1,10}) \[)|"
+    rb"sched:sched_(?:switch: (?:prev_comm=.{0,16}? prev_pid=(\d{1,10}) prev_prio=-?\d{1,4} prev_state=" + _STATE +
+    rb" ==> next_comm=.{0,16}? next_pid=(\d{1,10}) |"
+    rb".{0,16}?:(\d{1,10}) \[-?\d{1,4}\] " + _STATE + rb" ==> .{0,16}?:(\d{1,10}) \[)|"
     rb"wak(?:eup|ing|eup_new): (?:comm=.{0,16}? pid=(\d{1,10}) |.{0,16}?:(\d{1,10}) \[))"
-)
+)  # fmt: skip
 """Groups: of a switch who left, in which state, and who came, in both forms; of a wake-up who was woken."""
 LEAST_NS = 10_000
 """Shorter waits for a CPU are every wake-up's, and not worth an entry."""
