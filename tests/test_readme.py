@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
@@ -88,6 +89,21 @@ def test_the_foreign_trace_shown_reads_to_the_letter() -> None:
         command, shell=True, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
     )
     assert finished.stdout == shown
+
+
+def test_the_commands_for_several_traces_run(tmp_path: Path) -> None:
+    (block,) = [block for block in _blocks("sh") if "worker1" in block]
+    traces = ROOT / "samples" / "traces"
+    lines = [line for line in (traces / "pool.strace.txt").read_text().splitlines() if " resumed>" not in line]
+    for name, tid in (("trace.100", lines[0].split()[0]), ("trace.101", lines[-1].split()[0])):
+        own = [line.split(None, 1)[1] for line in lines if line.startswith(f"{tid} ") and "<unfinished" not in line]
+        (tmp_path / name).write_text("\n".join(own) + "\n")
+    (tmp_path / "worker1.txt.gz").write_bytes(gzip.compress((traces / "nginx.strace.txt").read_bytes()))
+    (tmp_path / "worker2.txt").write_bytes((traces / "redis.perf-trace.txt").read_bytes())
+    for command in block.strip().splitlines():
+        finished = _run(command, tmp_path)
+        assert (finished.returncode, finished.stderr) == (0, ""), command
+    assert (tmp_path / "before.stall").exists()
 
 
 def test_a_recording_answers_the_sql_shown(recorded: Path) -> None:

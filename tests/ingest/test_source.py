@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.source import CHUNK_BYTES, ZSTD_MODULES, Source
@@ -25,6 +26,14 @@ def test_a_packed_file_is_read_whole_and_only_in_whole_lines(pack: object, tmp_p
     assert len(chunks) > len(TEXT) // (2 * CHUNK_BYTES)
     assert all(chunk.endswith(b"\n") for chunk in chunks)
     assert Source(path).whole() == TEXT
+
+
+def test_zstd_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "trace.zst"
+    packer = zstandard.ZstdCompressor()
+    half = len(TEXT) // 2
+    path.write_bytes(packer.compress(TEXT[:half]) + packer.compress(TEXT[half:]))  # two frames, as zstd appends them
+    assert b"".join(Source(path).chunks()) == TEXT
 
 
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
