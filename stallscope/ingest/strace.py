@@ -32,9 +32,11 @@ from stallscope.ingest.strace_lines import (
     EVERY_LINE,
     LINE,
     MADE,
+    NAMED,
     RESTARTED,
     RESUMED,
     SCAN,
+    SCAN_NAMED,
     THREADS,
     TIMED_CALL,
     WAITED,
@@ -53,7 +55,8 @@ from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
 from stallscope.ingest.window import Window
 from stallscope.recording.nouns import Missing, Recording, Stall, TimedCall
 
-TELLING = {*WAITS, *BIRTHS, *CHANGES, *MAKERS, "close", "execve", "restart_syscall"}
+PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"}
+DESCRIPTORS = {*CHANGES, *MAKERS, "close"}
 PENDING_KEPT = 100_000
 
 NO_T = Missing("durations", "strace ran without -T: when a wait returned is unknown; record with strace -f -ttt -T -yy")
@@ -127,7 +130,10 @@ class Reader:
         self.window = Window()
         self.clock = Clock()
         self.timed = has_durations(head)
-        self.scan = SCAN if self.timed and has_absolute_stamps(head) else EVERY_LINE
+        self.skips = self.timed and has_absolute_stamps(head)
+        named = NAMED.search(head) is not None
+        self.scan = (SCAN_NAMED if named else SCAN) if self.skips else EVERY_LINE
+        self.telling = PROGRAMS if named else PROGRAMS | DESCRIPTORS
         self.threads: dict[bytes, Thread] = before.threads if before else {}
         self.lines: Counter[bytes] = Counter()
         """By thread."""
@@ -160,7 +166,7 @@ class Reader:
             else:
                 self._parse(found[kind], base + found.start())
         self._leave_out_beginnings(text, base)
-        if self.scan is SCAN and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
+        if self.skips and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
             self.clock.move(last[2])
 
     def _by_thread(self, text: bytes) -> Counter[bytes]:
@@ -256,14 +262,14 @@ class Reader:
         """The first half of a call in two lines."""
         self.halves += thread in self.pending  # its second half was lost
         name, _, arguments = text_of(text).partition("(")
-        if name in TELLING and len(self.pending) < PENDING_KEPT:
+        if name in self.telling and len(self.pending) < PENDING_KEPT:
             entered = name in WAITS and not self.untimed and self._enter(thread, name, arguments, self.clock.now_ns, at)
             self.pending[thread] = self.clock.now_ns, text, entered
 
     def _resume(self, thread: Thread, text: bytes, end: int) -> None:
         """The second half."""
         found = RESUMED.match(text)
-        if found and text_of(found[1]) not in TELLING:
+        if found and text_of(found[1]) not in self.telling:
             return
         first = self.pending.pop(thread, None)
         if first is None and found and text_of(found[1]) in POLL_WAITS and thread.key != POLL:
@@ -286,7 +292,7 @@ class Reader:
             entered = call.name in WAITS
         if call.name in WAITS and (entered or self._enter(thread, call.name, call.arguments, start_ns, at)):
             self._left(thread, call, end)
-        elif call.name in TELLING:
+        elif call.name in self.telling:
             self._observe(thread, call, at)
 
     def _left(self, thread: Thread, call: Parsed, end: int) -> None:

@@ -28,29 +28,39 @@ THREADS = re.compile(rb"\n(?:\[pid +)?(\d{1,10})\]? ")
 _PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
 _NO_GROUPS = _PREFIX.replace(b"(\\d", b"(?:\\d")
 _TIMED = rb"[^\n]*\n(?:(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n))"
-_TELLING = one_of(
-    {*WAITS, *MAKERS, *CHANGES, *BIRTHS, "close", "execve", "restart_syscall"} - {"fcntl", "poll", "ppoll"}
-)
-_SOME = rb"fcntl\([^\n]*(?:DUPFD|<unf)|p?poll\((?!\[\{[^{\n]*\}\], 1, )"
-"""Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
+_PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"} - {"poll", "ppoll"}
+_DESCRIPTORS = {*MAKERS, *CHANGES, "close"} - {"fcntl"}
+_POLL = rb"p?poll\((?!\[\{[^{\n]*\}\], 1, )"
+"""poll() tells nothing where it waits for one descriptor only."""
+_FCNTL = rb"|fcntl\([^\n]*(?:DUPFD|<unf)"
 _CLOSES = rb"(?=\n)"
-SCAN = re.compile(
-    # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
-    rb"\n(?!" + _NO_GROUPS + rb"(?:"
-    rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
-    rb"|<\.\.\. (?!" + _TELLING.replace(b"\\(", b" ") + rb"|fcntl |p?poll )\w+ resumed>" + _TIMED + rb"))"
-    # … and what comes by the thousand is read at once.
-    rb"(?:" + _PREFIX + rb"(?:"
-    rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (-?\d{1,10})(?:, NULL, 8)?\)'
-    rb" += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
-    rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) += (-?\d{1,9})([^\n]*) <\d{1,8}\.\d{6,9}>"
-    + _CLOSES + rb"|close\((\d{1,9})[^\n]*\) += 0 <\d{1,8}\.\d{6,9}>" + _CLOSES + rb")"
-    rb"|([^\n]+))"
-)  # fmt: skip
+
+
+def _scan(telling: bytes, some: bytes, resumed: bytes) -> re.Pattern[bytes]:
+    """Stops at lines of calls that tell something, and at all that is no whole line."""
+    return re.compile(
+        # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
+        rb"\n(?!" + _NO_GROUPS + rb"(?:"
+        rb"(?!" + telling + rb"|" + some + rb")\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
+        rb"|<\.\.\. (?!" + telling.replace(b"\\(", b" ") + rb"|" + resumed + rb")\w+ resumed>" + _TIMED + rb"))"
+        # … and what comes by the thousand is read at once.
+        rb"(?:" + _PREFIX + rb"(?:"
+        rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (-?\d{1,10})(?:, NULL, 8)?\)'
+        rb" += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
+        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) += (-?\d{1,9})([^\n]*) <\d{1,8}\.\d{6,9}>"
+        + _CLOSES + rb"|close\((\d{1,9})[^\n]*\) += 0 <\d{1,8}\.\d{6,9}>" + _CLOSES + rb")"
+        rb"|([^\n]+))"
+    )  # fmt: skip
+
+
+SCAN = _scan(one_of(_PROGRAMS | _DESCRIPTORS), _POLL + _FCNTL, b"fcntl |p?poll ")
 """Groups: thread, stamp; of a wait descriptor, timeout, seconds and their fraction; of a call that makes a descriptor
 name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something."""
 WAITED, MADE, CLOSED = 6, 10, 11
 """The last group of each (`Match.lastindex`)."""
+SCAN_NAMED = _scan(one_of(_PROGRAMS), _POLL, b"p?poll ")
+"""The same for text that names files and peers itself (-yy): no descriptor need be followed."""
+NAMED = re.compile(rb"<(?:TCP|UDP|UNIX)[A-Zv6-]*:\[")
 EVERY_LINE = re.compile(rb"\n([^\n]+)")
 DIGEST = re.compile(
     rb" *(?:(?:\[pid +)?(\d{1,10})\]? +)?(?:" + STAMP + rb" )?"
