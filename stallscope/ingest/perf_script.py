@@ -20,7 +20,7 @@ from stallscope.ingest.run_queue import RunQueue
 from stallscope.ingest.source import Source
 from stallscope.ingest.syscall_numbers import NAMES
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
-from stallscope.ingest.window import Window
+from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Missing, Recording
 
 NUMBERS = {name: number for number, name in NAMES.items()}
@@ -113,7 +113,7 @@ class Reader:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
-        self.lines.update(THREADS.findall(text))
+        self.lines.update(count_by(THREADS, b"\n", b"[", text, self.lines))
         self.scheduled = self.scheduled or b" sched:sched_switch:" in text
         for found in SCAN.finditer(text):
             kind = found.lastindex or 0

@@ -17,7 +17,7 @@ from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
 from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
 from stallscope.ingest.source import Source
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
-from stallscope.ingest.window import Window
+from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Call, Missing, Recording, Resource
 
 LINE = re.compile(
@@ -101,7 +101,7 @@ class Reader:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
-        self.lines.update(THREADS.findall(text))
+        self.lines.update(count_by(THREADS, b"): ", b" ", text, self.lines))
         for found in SCAN.finditer(text):
             kind = found.lastindex or 0
             if kind in (WAITED, WAITED - 1):

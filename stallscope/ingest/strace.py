@@ -52,7 +52,7 @@ from stallscope.ingest.strace_lines import (
     text_of,
 )
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
-from stallscope.ingest.window import Window
+from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Missing, Recording, Stall, TimedCall
 
 PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"}
@@ -171,10 +171,9 @@ class Reader:
 
     def _by_thread(self, text: bytes) -> Counter[bytes]:
         """How many lines each thread has: most of a pool have none but such that are passed over."""
-        numbered = THREADS.findall(text)
-        counts = Counter(numbered)
-        if len(numbered) < (lines := text.count(b"\n") - 1):
-            counts[self.main] += lines - len(numbered)
+        counts = count_by(THREADS, b"\n", b" ", text, self.lines)
+        if (nameless := text.count(b"\n") - 1 - counts.total()) > 0:
+            counts[self.main] += nameless
         return counts
 
     def _leave_out_beginnings(self, text: bytes, base: int) -> None:

@@ -6,7 +6,8 @@ comes back for the lines of an iteration only when that turned out to be a stall
 
 from __future__ import annotations
 
-from collections import deque
+import re
+from collections import Counter, deque
 
 KEPT_BYTES = 8 << 20
 """Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
@@ -32,3 +33,17 @@ class Window:
         """What is kept still of the text between two positions, and where that begins."""
         pieces = [block[max(begin - start, 0) : max(end - start, 0)] for start, block in self._blocks]
         return max(begin, self._blocks[0][0]) if self._blocks else begin, b"".join(pieces)
+
+
+def count_by(
+    pattern: re.Pattern[bytes], before: bytes, after: bytes, text: bytes, seen: Counter[bytes]
+) -> Counter[bytes]:
+    """How many lines of a text each thread has, by the one group of `pattern`; `seen` are the counts so far.
+
+    Where one thread was seen, its lines are counted first: where all are its own, that takes a tenth of the time.
+    """
+    if len(seen) == 1:
+        (token,) = seen
+        if (count := text.count(before + token + after)) == text.count(b"\n") - 1:
+            return Counter({token: count})
+    return Counter(pattern.findall(text))
