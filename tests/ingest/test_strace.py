@@ -8,7 +8,7 @@ import pytest
 
 from stallscope.ingest.recognise import ingest
 from stallscope.ingest.source import Source
-from stallscope.ingest.strace import Reader
+from stallscope.ingest.strace_reader import Reader
 from stallscope.recording.nouns import Recording, Resource
 from tests.ingest.expected import TRACES
 
@@ -241,3 +241,12 @@ def test_reading_in_small_pieces_changes_nothing() -> None:
 
 def vars_of(thread: object) -> list[object]:
     return [getattr(thread, name) for name in ("tid", "key", "iterations", "counts", "zero_waits", "stalls")]
+
+
+def test_a_wait_hidden_in_another_line_makes_no_stall(tmp_path: Path) -> None:
+    """Two tracers that write into one file leave lines within lines."""
+    hidden = "100 1700000000.020000 epoll_wait(7, [], 2, -1) = 1 <0.001000>"
+    text = quick_turns(3) + f"100 1700000000.007000 write(8, {hidden}\n" + wait(40) + wait(42)
+    recording = read(tmp_path, text)
+    assert not recording.stalls
+    assert any("1 stall left out" in note for note in recording.notes)
