@@ -22,6 +22,7 @@ ALLOWED = {
     "analysis": {"recording"},
     "gate": {"analysis", "recording"},
     "report": {"analysis", "gate", "recording"},
+    "testing": {"agent", "analysis", "cli", "collect", "gate", "pulse", "recording", "report"},
     "cli": {"analysis", "attach", "collect", "gate", "ingest", "pulse", "recording", "report"},
 }
 

@@ -37,7 +37,7 @@ def judge(runs: Sequence[Run], before: Before, policy: Policy, today: date, mach
     new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
     found = [(site, policy.allowance_for(site.place, today)) for site in new]
     known = tuple((site, one) for site, one in found if one and one.holds(today))
-    culprits = tuple(NewCulprit(site, _advice(site), one) for site, one in found if not (one and one.holds(today)))
+    culprits = tuple(NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today)))
     results = tuple(_results(runs, before, policy, culprits, known))
     return Verdict(
         outcome=min((one.outcome for one in results if one.outcome != "skipped"), key=_WORST.index, default="pass"),
@@ -98,7 +98,8 @@ def _new_culprits(before: Before, culprits: Sequence[NewCulprit], known: Sequenc
     return Result("new culprits", "fail" if culprits else "pass", figures)
 
 
-def _advice(site: Site) -> Advice | None:
+def advice_for(site: Site) -> Advice | None:
+    """What to do about a call site, whether it took long or not."""
     resource = site.call.resource
     where = location(site.stack)
     culprit = Culprit(

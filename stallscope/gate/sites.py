@@ -49,19 +49,30 @@ class Site:
     """Whether a stall was seen there, not only calls that were fast."""
 
 
+def site_of(one: CallSite, relative: Relative) -> Site | None:
+    """A call site of a recording as the gate knows it; None where its stack tells no place."""
+    where = location(one.stack)
+    if where is None:
+        return None
+    place = place_of(where, one.call, relative)
+    return Site(place, one.hits, one.total_ns, one.longest_ns, where.line, one.call, one.stack, one.handler, False)
+
+
 def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]], relative: Relative) -> Sites:
     """Every place of a recording that blocks; `divided` are its stalls with their parts."""
     found: Sites = {}
-    for site in _of_calls(recording.call_sites, relative):
-        add(found, site)
+    for one in recording.call_sites:
+        site = site_of(one, relative)
+        if site is not None:
+            add(found, site)
     # What the pulse timed is complete: the hits of stalls are among its own.
     timed = set(found)
-    for site in _of_stalls(divided, recording.threshold_ns, relative):
-        known = found.get(site.place)
-        if known is not None and site.place in timed:
-            found[site.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, site.longest_ns))
+    for seen in _of_stalls(divided, recording.threshold_ns, relative):
+        known = found.get(seen.place)
+        if known is not None and seen.place in timed:
+            found[seen.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, seen.longest_ns))
         else:
-            add(found, site)
+            add(found, seen)
     return found
 
 
@@ -83,6 +94,12 @@ def add(found: Sites, site: Site) -> None:
     )
 
 
+def place_of(where: Frame, call: Call, relative: Relative) -> Place:
+    """The place of a call that the code at `where` makes."""
+    kind = call.resource.kind if call.resource else ""
+    return Place(relative(where.file), where.function, family(call.name), kind)
+
+
 def pooled(several: Iterable[Mapping[Place, Site]]) -> Sites:
     """The places of several runs together."""
     found: Sites = {}
@@ -97,15 +114,6 @@ def unqualified(place: Place) -> Place:
     return place._replace(function=bare(place.function))
 
 
-def _of_calls(sites: Iterable[CallSite], relative: Relative) -> Iterator[Site]:
-    for one in sites:
-        where = location(one.stack)
-        if where is not None:
-            place = _place(where, one.call, relative)
-            totals = (one.hits, one.total_ns, one.longest_ns)
-            yield Site(place, *totals, where.line, one.call, one.stack, one.handler, False)
-
-
 def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, relative: Relative) -> Iterator[Site]:
     """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
     for stall, parts in divided:
@@ -113,7 +121,7 @@ def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, 
         for part in parts:
             where = location(part.stack) if part.cause in _CALLS else None
             if where is not None and part.call is not None:
-                place = _place(where, part.call, relative)
+                place = place_of(where, part.call, relative)
                 before_ns, longest, line = own.get(place, (0, part, where))
                 shown, at = (part, where) if part.ns > longest.ns else (longest, line)
                 own[place] = (before_ns + part.ns, shown, at)
@@ -121,8 +129,3 @@ def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, 
             if 2 * ns >= threshold_ns and part.call is not None:
                 handler = handler_of(stall, part.stack)
                 yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True)
-
-
-def _place(where: Frame, call: Call, relative: Relative) -> Place:
-    kind = call.resource.kind if call.resource else ""
-    return Place(relative(where.file), where.function, family(call.name), kind)

@@ -96,8 +96,8 @@ def stack_lines(site: Site) -> list[str]:
 
 
 def seen(site: Site) -> str:
-    """How often, and how long."""
-    return f"{count(site.hits, 'call')}, longest {duration(site.longest_ns)}"
+    """How often, and how long where that is known."""
+    return count(site.hits, "call") + (f", longest {duration(site.longest_ns)}" if site.longest_ns else "")
 
 
 def message(one: NewCulprit) -> str:

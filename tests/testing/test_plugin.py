@@ -1,0 +1,238 @@
+"""``pytest --stallscope`` on small suites of its own: what fails, what does not, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stallscope.recording.reader import read
+
+APP = """
+import asyncio, os, socket, subprocess, threading, time
+
+async def stall():
+    time.sleep(0.12)
+
+async def load():
+    with open(os.devnull) as file:
+        return file.read()
+
+async def listing():
+    return os.listdir("/")
+
+async def quick():
+    await asyncio.sleep(0)
+"""
+INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+Suite = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    """Runs pytest on one file of tests, with the plugin unless told otherwise."""
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "tmp").mkdir()
+
+    def run(tests: str, *words: str, ini: str = "", plugin: bool = True) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "pytest.ini").write_text(INI + ini)
+        (tmp_path / "test_it.py").write_text(
+            f"import asyncio, os, sys, time, unittest\nimport pytest\nimport app\n{tests}"
+        )
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "STALLSCOPE"))
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(["--stallscope"] if plugin else []), *words],
+            cwd=tmp_path, env={**environment, "COLUMNS": "100", "TMPDIR": str(tmp_path / "tmp")},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    return run
+
+
+def outcomes(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Of the closing line: ``{"passed": 2, "failed": 1}``."""
+    last = done.stdout.rstrip().splitlines()[-1]
+    return {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|error|xfailed|skipped)", last)}
+
+
+COUNTERPARTS = {
+    "pytest-asyncio": "async def test_one():\n    await app.{call}()\n",
+    "anyio": (
+        "@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+        "@pytest.mark.anyio\nasync def test_one(anyio_backend):\n    await app.{call}()\n"
+    ),
+    "unittest": (
+        "class TestOne(unittest.IsolatedAsyncioTestCase):\n    async def test_one(self):\n        await app.{call}()\n"
+    ),
+    "by hand": "def test_one():\n    asyncio.run(app.{call}())\n",
+}
+
+
+@pytest.mark.parametrize("kind", COUNTERPARTS)
+def test_a_stall_fails_its_test_with_line_call_and_remedy(suite: Suite, tmp_path: Path, kind: str) -> None:
+    ini = "" if kind != "anyio" else "asyncio_mode = strict\n"
+    done = suite(COUNTERPARTS[kind].format(call="stall"), *(["-o", "asyncio_mode=strict"] if ini else []))
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    assert re.search(r"The event loop stood still for 1\d\d ms, and may for 100 ms", done.stdout)
+    assert "app.py:5 stall:  time.sleep(0.12)" in done.stdout
+    assert "await asyncio.sleep(seconds)" in done.stdout
+    assert re.search(r"1\d\d ms +1 stall +test_it.py::", done.stdout)
+    recording = read(tmp_path / "pytest.stall")
+    assert recording.complete
+    assert max(stall.duration_ns for stall in recording.stalls) > 110_000_000
+
+
+@pytest.mark.parametrize("kind", COUNTERPARTS)
+def test_a_blocking_call_fails_its_test_however_fast(suite: Suite, kind: str) -> None:
+    words = ["--stallscope-blocking=error", *(["-o", "asyncio_mode=strict"] if kind == "anyio" else [])]
+    done = suite(COUNTERPARTS[kind].format(call="load"), *words)
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    assert "Blocking call open(/dev/null) on the event loop, at app.py:8 in load" in done.stdout
+    assert "await asyncio.to_thread(load, ...)" in done.stdout
+    assert outcomes(suite(COUNTERPARTS[kind].format(call="load"), *words[1:])) == {"passed": 1}
+
+
+def test_markers_say_what_a_test_may_do(suite: Suite) -> None:
+    done = suite(
+        "@pytest.mark.stallscope(max_stall='500ms')\nasync def test_longer():\n    await app.stall()\n"
+        "@pytest.mark.stallscope(max_stall='off')\nasync def test_off():\n    await app.stall()\n"
+        "@pytest.mark.stallscope(allow=['app.py:stall'])\nasync def test_allowed():\n    await app.stall()\n"
+        "@pytest.mark.stallscope(max_stall='20ms')\nasync def test_shorter():\n    await app.stall()\n"
+        "@pytest.mark.stallscope(blocking='error')\nasync def test_blocking():\n    await app.load()\n"
+        "@pytest.mark.stallscope(blocking='error', allow=['app.py:load:open'])\nasync def test_known():\n"
+        "    await app.load()\n"
+        "@pytest.mark.stallscope(allow=['app.py:load'])\nclass TestClass:\n"
+        "    @pytest.mark.stallscope(blocking='error')\n    async def test_inherited(self):\n        await app.load()\n"
+    )
+    assert outcomes(done) == {"passed": 5, "failed": 2}, done.stdout
+    assert set(re.findall(r"^FAILED test_it.py::(\w+)", done.stdout, re.M)) == {"test_shorter", "test_blocking"}
+
+
+def test_the_ini_file_has_the_defaults(suite: Suite) -> None:
+    ini = "stallscope_blocking = error\nstallscope_max_stall = 50ms\nstallscope_allow = app.py:listing\n"
+    tests = (
+        "async def test_load():\n    await app.load()\n"
+        "async def test_listing():\n    await app.listing()\n"
+        "async def test_stall():\n    await app.stall()\n"
+    )
+    assert outcomes(suite(tests, ini=ini)) == {"passed": 1, "failed": 2}
+    words = ("--stallscope-blocking=record", "--stallscope-max-stall=off")
+    assert outcomes(suite(tests, *words, ini=ini)) == {"passed": 3}
+
+
+def test_what_only_looks_like_blocking_does_not_fail(suite: Suite) -> None:
+    done = suite(
+        "async def test_own_file(tmp_path):\n    (tmp_path / 'x').write_text('prepared')\n"
+        "async def test_thread():\n    await asyncio.to_thread(open, os.devnull)\n"
+        "async def test_thread_of_ours():\n    await asyncio.to_thread(lambda: time.sleep(0.01))\n"
+        "async def test_child():\n    child = await asyncio.create_subprocess_exec('true')\n    await child.wait()\n"
+        "async def test_connection():\n"
+        "    server = await asyncio.start_server(lambda r, w: w.close(), '127.0.0.1', 0)\n"
+        "    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())\n"
+        "    await reader.read()\n    writer.close()\n    server.close()\n"
+        "async def test_import():\n    import wave\n"
+        "async def test_traceback():\n    import traceback\n"
+        "    try:\n        raise ValueError\n    except ValueError:\n        traceback.format_exc()\n"
+        "def test_no_loop():\n    time.sleep(0.01)\n    open(os.devnull).close()\n",
+        "--stallscope-blocking=error",
+    )
+    assert outcomes(done) == {"passed": 8}, done.stdout
+
+
+def test_a_test_that_fails_already_keeps_its_own_reason(suite: Suite) -> None:
+    done = suite(
+        "async def test_both():\n    await app.stall()\n    assert 1 == 2\n"
+        "@pytest.mark.xfail\nasync def test_expected():\n    await app.stall()\n    raise ValueError\n"
+        "@pytest.mark.skip\nasync def test_skipped():\n    await app.stall()\n"
+    )
+    assert outcomes(done) == {"failed": 1, "xfailed": 1, "skipped": 1}
+    assert "assert 1 == 2" in done.stdout
+    assert "The event loop stood still" in done.stdout
+
+
+def test_a_stall_of_a_fixture_is_the_fixtures(suite: Suite) -> None:
+    done = suite(
+        "import pytest_asyncio\n@pytest_asyncio.fixture\nasync def slow():\n    await app.stall()\n    yield\n"
+        "async def test_one(slow):\n    pass\nasync def test_two():\n    await app.quick()\n"
+    )
+    assert outcomes(done) == {"passed": 1, "error": 1}, done.stdout
+
+
+def test_xdist_makes_one_recording_of_all_workers(suite: Suite, tmp_path: Path) -> None:
+    tests = "".join(f"async def test_{n}():\n    await app.{'stall' if n % 4 == 0 else 'load'}()\n" for n in range(12))
+    done = suite(tests, "-n", "2", "--stallscope-max-stall=100ms")
+    assert outcomes(done) == {"passed": 9, "failed": 3}, done.stdout
+    assert "test_it.py::test_0" in done.stdout.split("longest iterations of an event loop:")[1]
+    recording = read(tmp_path / "pytest.stall")
+    assert len(recording.processes) == 2
+    assert len(recording.stalls) >= 3
+    assert sum(site.hits for site in recording.call_sites if site.call.name == "open") == 9
+    assert os.listdir(tmp_path / "tmp") == [] or not [name for name in os.listdir(tmp_path / "tmp") if "stall" in name]
+
+
+def test_unused_it_imports_nothing(suite: Suite, tmp_path: Path) -> None:
+    done = suite(
+        "def test_nothing():\n"
+        "    ours = {name for name in sys.modules if name.startswith('stallscope')}\n"
+        "    assert ours <= {'stallscope', 'stallscope.pytest_plugin'}\n"
+        "    assert not {'rich', 'psutil', 'hdrh', 'sqlite3'} & set(sys.modules)\n",
+        plugin=False,
+    )
+    assert outcomes(done) == {"passed": 1}, done.stdout
+    assert not (tmp_path / "pytest.stall").exists()
+
+
+def test_it_leaves_the_process_as_it_was(suite: Suite) -> None:
+    done = suite(
+        "import threading\nfrom asyncio.events import Handle\n"
+        "async def test_threads():\n    assert threading.enumerate() == [threading.main_thread()]\n",
+    )
+    assert outcomes(done) == {"passed": 1}, done.stdout
+    assert "iterations, 0 stalls" in done.stdout
+
+
+def test_a_session_without_loops_says_so_and_passes(suite: Suite) -> None:
+    done = suite("def test_nothing():\n    pass\n")
+    assert outcomes(done) == {"passed": 1}
+    assert "0 iterations" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tests", "words", "ini", "says"),
+    [
+        ("@pytest.mark.stallscope('50ms')\ndef test_x(): pass\n", (), "", "an argument without a name"),
+        ("@pytest.mark.stallscope(stall='5ms')\ndef test_x(): pass\n", (), "", "has 'stall'; it takes max_stall"),
+        ("@pytest.mark.stallscope(max_stall='5')\ndef test_x(): pass\n", (), "", "'5' is no duration: it has no unit"),
+        ("@pytest.mark.stallscope(max_stall='5ms')\ndef test_x(): pass\n", (), "", "is under the threshold (10 ms)"),
+        ("@pytest.mark.stallscope(blocking='maybe')\ndef test_x(): pass\n", (), "", "is one of off, record, error"),
+        ("@pytest.mark.stallscope(allow='app.py')\ndef test_x(): pass\n", (), "", "allow is a list"),
+        ("def test_x(): pass\n", ("--stallscope-max-stall=5",), "", "'5' is no duration"),
+        ("def test_x(): pass\n", (), "stallscope_blocking = maybe\n", "'maybe', not one of"),
+        ("def test_x(): pass\n", (), "stallscope_threshold = soon\n", "stallscope_threshold 'soon' is no duration"),
+        ("def test_x(): pass\n", ("--stallscope-output=no/such/place",), "", "does not exist"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_stops_the_session_with_one_sentence(
+    suite: Suite, tests: str, words: tuple[str, ...], ini: str, says: str
+) -> None:
+    done = suite(tests, *words, ini=ini)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert says in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_process_that_run_observes_is_refused(suite: Suite, tmp_path: Path) -> None:
+    suite("def test_x(): pass\n", plugin=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "stallscope", "run", "-o", "run.stall", "-m", "pytest", "--stallscope"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "observed by stallscope run already" in done.stderr + done.stdout
