@@ -16,12 +16,14 @@ from hashlib import sha256
 
 from stallscope.agent.layout import bounds_ns
 from stallscope.analysis.culprits import NOBODYS
-from stallscope.analysis.ledger import Slice, divide
+from stallscope.analysis.ledger import Cause, Slice, divide
 from stallscope.analysis.lengths import Lengths, changed, lengths, merged, quantiles_ns
 from stallscope.gate.sites import Relative, Sites, sites_of
 from stallscope.recording.nouns import HandlerCounts, Missing, Recording, Stall
 
 _SURE = frozenset({"blocking-syscall", "lock-wait", "gc"})
+LOADED = 0.05
+"""Of a stall: its thread waited so long for a CPU that the machine must be loaded."""
 ENOUGH_CALLS = 200
 FAIR_SHARE = 0.02
 """Of the time of all handlers: what takes less is not worth a warning."""
@@ -105,9 +107,15 @@ def run_of(recording: Recording, threshold_ns: int, relative: Relative) -> Run:
 
 
 def corrected_ns(stall: Stall, parts: Sequence[Slice]) -> int:
-    """What a stall did itself."""
+    """What a stall did itself.
+
+    A wait for the GIL counts only where the thread did not wait for a CPU besides: on a loaded machine the GIL's holder
+    waits for one too, and may be a thread of ours.
+    """
     exact = any(span.cpu_ns is not None for span in stall.spans)
-    return sum(part.ns for part in parts if (part.cause not in NOBODYS if exact else part.cause in _SURE))
+    waited_ns = sum(part.ns for part in parts if part.cause == "descheduled")
+    others: frozenset[Cause] = NOBODYS | {"gil-wait"} if waited_ns > LOADED * stall.duration_ns else NOBODYS
+    return sum(part.ns for part in parts if (part.cause not in others if exact else part.cause in _SURE))
 
 
 def _held(recording: Recording) -> Lengths:

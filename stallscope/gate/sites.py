@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from stallscope.analysis.culprits import handler_of
 from stallscope.analysis.ledger import Slice
-from stallscope.analysis.sites import bare, location
+from stallscope.analysis.sites import bare, location, owner
 from stallscope.gate.families import family
 from stallscope.recording.nouns import Call, CallSite, Frame, Handler, Recording, Stack, Stall
 
@@ -20,6 +20,10 @@ Relative = Callable[[str], str]
 """The path of a file as the project knows it."""
 
 _CALLS = ("blocking-syscall", "lock-wait")
+
+# Python's own locks wait in sem_* and futex.  A mutex is one of a C library's (malloc's, the GIL's own), and where two
+# threads meet in it is chance: in one recording of two, on any line.
+_CHANCE = ("pthread_mutex_",)
 
 
 class Place(NamedTuple):
@@ -51,7 +55,7 @@ class Site:
 
 def site_of(one: CallSite, relative: Relative) -> Site | None:
     """A call site of a recording as the gate knows it; None where its stack tells no place."""
-    where = location(one.stack)
+    where = _place_in_code(one.stack, one.call)
     if where is None:
         return None
     place = place_of(where, one.call, relative)
@@ -65,9 +69,9 @@ def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]],
         site = site_of(one, relative)
         if site is not None:
             add(found, site)
-    # What the pulse timed is complete: the hits of stalls are among its own.
+    # What the pulse timed is complete: the hits of stalls are among its own, and samples would add mistakes alone.
     timed = set(found)
-    for seen in _of_stalls(divided, recording.threshold_ns, relative):
+    for seen in _of_stalls(divided, recording, relative):
         known = found.get(seen.place)
         if known is not None and seen.place in timed:
             found[seen.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, seen.longest_ns))
@@ -114,18 +118,31 @@ def unqualified(place: Place) -> Place:
     return place._replace(function=bare(place.function))
 
 
-def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, relative: Relative) -> Iterator[Site]:
+def _of_stalls(
+    divided: Iterable[tuple[Stall, list[Slice]]], recording: Recording, relative: Relative
+) -> Iterator[Site]:
     """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
+    exact = recording.fidelity.level == "pulse"
     for stall, parts in divided:
         own: dict[Place, tuple[int, Slice, Frame]] = {}
         for part in parts:
-            where = location(part.stack) if part.cause in _CALLS else None
-            if where is not None and part.call is not None:
+            if part.call is None or part.cause not in _CALLS or (exact and part.samples):
+                continue
+            where = _place_in_code(part.stack, part.call)
+            if where is not None:
                 place = place_of(where, part.call, relative)
                 before_ns, longest, line = own.get(place, (0, part, where))
                 shown, at = (part, where) if part.ns > longest.ns else (longest, line)
                 own[place] = (before_ns + part.ns, shown, at)
         for place, (ns, part, where) in own.items():
-            if 2 * ns >= threshold_ns and part.call is not None:
+            if 2 * ns >= recording.threshold_ns and part.call is not None:
                 handler = handler_of(stall, part.stack)
                 yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True)
+
+
+def _place_in_code(stack: Stack, call: Call) -> Frame | None:
+    """The frame of the user's code, or of a package, that makes a call; None for what the loop does by itself."""
+    where = location(stack)
+    if where is None or owner(where.file) not in ("user", "package") or call.name.startswith(_CHANCE):
+        return None
+    return where

@@ -1,9 +1,9 @@
 """The program of the gate's studies: a small server and its clients in one process; standard library only.
 
-``python gate_program.py SECONDS REGRESSION SIDECAR`` works for so long, with one of `REGRESSIONS` built in, and
-leaves what a recording by the agent alone cannot hold in SIDECAR (JSON): every blocking call that was made inside an
-iteration, counted and timed where it was made, as the pulse would; and the latency of every request, which is what a
-benchmark of the server would compare.
+``python gate_program.py SECONDS REGRESSION SIDECAR [count]`` works for so long, with one of `REGRESSIONS` built in.
+In SIDECAR (JSON) it leaves the latency of every request, which is what a benchmark of the server would compare; and
+with ``count`` what a recording by the agent alone cannot hold: every blocking call that was made inside an iteration,
+counted and timed where it was made, as the pulse does.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ async def serve(seconds: float, directory: str) -> list[int]:
     return latencies
 
 
-def main(seconds: float, sidecar: str) -> None:
+def main(seconds: float, sidecar: str, count: bool) -> None:
     """Serve, and leave the sidecar."""
     calls = Calls()
     watched: tuple[tuple[Any, str, str, str], ...] = (
@@ -168,7 +168,7 @@ def main(seconds: float, sidecar: str) -> None:
         (time, "sleep", "clock_nanosleep", "timer"),
         (builtins, "open", "openat", "path"),
     )
-    for owner, name, call, kind in watched:
+    for owner, name, call, kind in watched if count else ():
         calls.watch(owner, name, call, kind)
     cpu = time.thread_time()
     with tempfile.TemporaryDirectory() as directory:
@@ -181,4 +181,4 @@ def main(seconds: float, sidecar: str) -> None:
 
 if __name__ == "__main__":
     regression = sys.argv[2]
-    main(float(sys.argv[1]), sys.argv[3])
+    main(float(sys.argv[1]), sys.argv[3], sys.argv[4:] == ["count"])

@@ -30,7 +30,7 @@ def main() -> None:
     for name, number in plan:
         stem = options.directory / f"{name}-{drawn.randrange(HOGS + 1)}-{number:03}"
         if not stem.with_suffix(".json").exists():
-            record(stem, name, int(stem.name.split("-")[1]), options.seconds)
+            record(stem, name, int(stem.name.split("-")[1]), options.seconds, options.pulse)
 
 
 def _options() -> argparse.Namespace:
@@ -40,17 +40,24 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--regressed", type=int, default=60, help="runs of each regression")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-pulse", dest="pulse", action="store_false", help="by the agent alone")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)
     return options
 
 
-def record(stem: Path, regression: str, hogs: int, seconds: float) -> None:
+def record(stem: Path, regression: str, hogs: int, seconds: float, pulse: bool) -> None:
     """One recording, and the program's own account beside it (only if all went well)."""
     sidecar = stem.with_suffix(".json")
-    command = ["run", "--force", "-o", str(stem.with_suffix(".stall")), PROGRAM, str(seconds), regression, str(sidecar)]
+    program = [PROGRAM, str(seconds), regression, str(sidecar)] + ([] if pulse else ["count"])
+    options = ["--force", "-o", str(stem.with_suffix(".stall")), "--pulse" if pulse else "--no-pulse"]
     with _hogs(hogs):
-        subprocess.run([sys.executable, "-m", "stallscope", *command], check=True, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            [sys.executable, "-m", "stallscope", "run", *options, *program], capture_output=True, text=True, check=False
+        )
+    if done.returncode:
+        print(f"{stem.name}: ended with {done.returncode}: {done.stderr.strip()}", flush=True)
+        sidecar.unlink(missing_ok=True)
 
 
 @contextmanager

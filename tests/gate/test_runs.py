@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from stallscope.agent.layout import bucket_of
 from stallscope.gate.runs import run_of
-from stallscope.recording.nouns import CoarseHistogram, Handler, HandlerCounts, HandlerTime, Loop, Stall
+from stallscope.recording.nouns import (
+    Call,
+    CoarseHistogram,
+    Handler,
+    HandlerCounts,
+    HandlerTime,
+    Loop,
+    Stall,
+    TimedCall,
+)
 from tests.analysis.recordings import HANDLER, MS, S, blocked, loop, path, sampled, stack
 from tests.gate.runs import computing, made, relative, run
 
@@ -34,6 +43,14 @@ def test_computing_that_one_sample_alone_speaks_for_is_not_counted() -> None:
     assert run([lone]).facts.stalls == 0
     caught = Stall(1, 0, 12 * MS, spans=(replace(first, to_ns=11 * MS, call=READ, state="D"),))
     assert run([caught]).facts.stalls == 1
+
+
+def test_a_wait_for_the_gil_counts_unless_the_machine_is_loaded() -> None:
+    gil = TimedCall(0, 25 * MS, Call("gil"), WHERE)
+    quiet = Stall(1, 0, 30 * MS, spans=sampled(30 * MS, None, WHERE, state="R", cpu=1.0), calls=(gil,))
+    assert run([quiet]).facts.stalls == 1
+    waiting = sampled(30 * MS, None, WHERE, state="R", cpu=0.0, delay=1.0)
+    assert run([replace(quiet, spans=waiting)]).facts.stalls == 0
 
 
 def test_stalls_without_details_count_as_the_others_do() -> None:

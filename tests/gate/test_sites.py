@@ -8,7 +8,7 @@ import pytest
 
 from stallscope.gate.families import family
 from stallscope.gate.sites import Place
-from stallscope.recording.nouns import Call, Frame, Resource, Stall
+from stallscope.recording.nouns import Call, Fidelity, Frame, Resource, Stall, TimedCall
 from tests.analysis.recordings import FUTEX, LOOP_FRAMES, MS, blocked, path, sampled, stack
 from tests.gate.runs import OLD, OPEN, run, site, verdict
 
@@ -73,6 +73,22 @@ def test_a_lock_is_a_call_site() -> None:
     spans = sampled(50 * MS, FUTEX, where, switches_per_sample=0.0)
     (place,) = run([Stall(1, 0, 50 * MS, spans=spans)]).sites
     assert place == Place("app/server.py", "Server.load", "lock", "lock")
+
+
+def test_what_the_loop_does_by_itself_is_no_site() -> None:
+    closing = (Frame("/usr/lib/python3.11/socket.py", 497, "socket.close"), *LOOP_FRAMES[:2])
+    own = replace(site(Call("close")), stack=closing)
+    mutex = site(Call("pthread_mutex_lock", Resource("lock", "")))
+    assert run(sites=[own, mutex]).sites == {}
+
+
+def test_with_the_pulse_samples_add_no_sites() -> None:
+    guessed = blocked(30 * MS, path("sendto", "10.0.0.5:80"), stack(20, "Server.load"))
+    timed = replace(guessed, calls=(TimedCall(0, 29 * MS, OPEN, stack(20, "Server.load")),))
+    pulse = Fidelity("pulse")
+    assert [place.call for place in run([guessed], fidelity=Fidelity("agent")).sites] == ["send"]
+    assert run([guessed], fidelity=pulse).sites == {}
+    assert [place.call for place in run([timed], fidelity=pulse).sites] == ["open"]
 
 
 def test_a_baseline_that_saw_stalls_alone_says_nothing_of_fast_calls() -> None:
