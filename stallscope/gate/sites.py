@@ -69,13 +69,14 @@ def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]],
         site = site_of(one, relative)
         if site is not None:
             add(found, site)
-    # What the pulse timed is complete: the hits of stalls are among its own, and samples would add mistakes alone.
-    timed = set(found)
-    for seen in _of_stalls(divided, recording, relative):
+    # What the pulse timed is complete: the hits of stalls are among its own, and what samples say of a stall, or of the
+    # stack of a call in it, would add mistakes alone.
+    timed, complete = set(found), recording.fidelity.level == "pulse"
+    for seen in _of_stalls(divided, recording.threshold_ns, relative):
         known = found.get(seen.place)
         if known is not None and seen.place in timed:
             found[seen.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, seen.longest_ns))
-        else:
+        elif not complete:
             add(found, seen)
     return found
 
@@ -118,15 +119,12 @@ def unqualified(place: Place) -> Place:
     return place._replace(function=bare(place.function))
 
 
-def _of_stalls(
-    divided: Iterable[tuple[Stall, list[Slice]]], recording: Recording, relative: Relative
-) -> Iterator[Site]:
+def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, relative: Relative) -> Iterator[Site]:
     """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
-    exact = recording.fidelity.level == "pulse"
     for stall, parts in divided:
         own: dict[Place, tuple[int, Slice, Frame]] = {}
         for part in parts:
-            if part.call is None or part.cause not in _CALLS or (exact and part.samples):
+            if part.call is None or part.cause not in _CALLS:
                 continue
             where = _place_in_code(part.stack, part.call)
             if where is not None:
@@ -135,7 +133,7 @@ def _of_stalls(
                 shown, at = (part, where) if part.ns > longest.ns else (longest, line)
                 own[place] = (before_ns + part.ns, shown, at)
         for place, (ns, part, where) in own.items():
-            if 2 * ns >= recording.threshold_ns and part.call is not None:
+            if 2 * ns >= threshold_ns and part.call is not None:
                 handler = handler_of(stall, part.stack)
                 yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True)
 

@@ -82,13 +82,14 @@ def test_what_the_loop_does_by_itself_is_no_site() -> None:
     assert run(sites=[own, mutex]).sites == {}
 
 
-def test_with_the_pulse_samples_add_no_sites() -> None:
-    guessed = blocked(30 * MS, path("sendto", "10.0.0.5:80"), stack(20, "Server.load"))
-    timed = replace(guessed, calls=(TimedCall(0, 29 * MS, OPEN, stack(20, "Server.load")),))
-    pulse = Fidelity("pulse")
-    assert [place.call for place in run([guessed], fidelity=Fidelity("agent")).sites] == ["send"]
-    assert run([guessed], fidelity=pulse).sites == {}
-    assert [place.call for place in run([timed], fidelity=pulse).sites] == ["open"]
+def test_with_the_pulse_stalls_add_no_sites() -> None:
+    where = stack(20, "Server.load")
+    sent = TimedCall(0, 29 * MS, path("sendto", "10.0.0.5:80"))
+    stalled = replace(blocked(30 * MS, OPEN, where), calls=(sent,))
+    assert [place.call for place in run([stalled], fidelity=Fidelity("agent")).sites] == ["send"]
+    assert run([stalled], fidelity=Fidelity("pulse")).sites == {}
+    (seen,) = run([stalled], [replace(site(sent.call), stack=where)], fidelity=Fidelity("pulse")).sites.values()
+    assert (seen.place.call, seen.in_stalls, seen.longest_ns) == ("send", True, 29 * MS)
 
 
 def test_a_baseline_that_saw_stalls_alone_says_nothing_of_fast_calls() -> None:
