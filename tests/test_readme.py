@@ -124,3 +124,39 @@ def test_usage_lines_name_real_options(line: str) -> None:
     finished = _run("stallscope run --help", ROOT)
     options = [word for word in words[2:3] if word.startswith("-") and word != "--"]
     assert all(option in finished.stdout for option in options)
+
+
+def test_the_gate_shown_is_what_gate_prints(tmp_path: Path) -> None:
+    lines = _blocks("console")[3].splitlines()
+    commands, shown = [line[2:] for line in lines if line.startswith("$ ")], lines[3:-1]
+    for command in commands[:2]:
+        assert _run(command, tmp_path).returncode == 0
+    finished = _run(commands[2], tmp_path)
+    assert finished.returncode == 1, finished.stdout
+    printed = set(_words(finished.stdout))
+    noise = {"longest", "pass", "fail", "skipped"}  # which budgets hold is the machine's doing
+    missing = {word for word in _words("\n".join(shown)) if word not in printed} - noise
+    assert not missing, f"the README shows what is not printed: {sorted(missing)}"
+
+
+def test_the_settings_shown_are_settings(tmp_path: Path) -> None:
+    (settings,) = _blocks("toml")
+    (tmp_path / "pyproject.toml").write_text(settings)
+    finished = _run("stallscope baseline show", tmp_path)
+    assert "cannot read" in finished.stderr  # there is no baseline, but nothing was wrong before that
+    from stallscope.cli.gate_policy import Asked, policy_of
+    from stallscope.cli.project import find_project
+
+    policy = policy_of(find_project(tmp_path), Asked())
+    assert policy.budgets.handler_max_ns == {"Server.search": 20_000_000}
+    assert policy.allowances[0].reason == "once, at the start"
+
+
+@pytest.mark.parametrize("sample", sorted((ROOT / "samples" / "ci").iterdir()), ids=lambda path: path.name)
+def test_the_workflows_use_real_options(sample: Path) -> None:
+    lines = re.findall(r"(stallscope gate|stallscope baseline update|pytest) ([^\n]*)", sample.read_text())
+    assert {command for command, _ in lines} >= {"stallscope gate", "pytest"}
+    for command, words in lines:
+        options = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", words))
+        helped = _run(f"{command} --help", ROOT).stdout
+        assert options <= set(re.findall(r"--[a-z][a-z-]+", helped)), (command, words)
