@@ -18,6 +18,8 @@ from stallscope.gate.verdict import Figure, NewCulprit, Outcome, Result, Verdict
 from stallscope.recording.nouns import Missing
 
 FEWEST_HITS = 2
+LEAST_EXPECTED = 1.0
+"""Calls that a baseline must have had room for, by the work that it did, before it says that a site is new."""
 _WORST: tuple[Outcome, ...] = ("fail", "warn", "inconclusive", "pass")
 
 
@@ -35,15 +37,18 @@ def judge(runs: Sequence[Run], before: Before, policy: Policy, today: date, mach
     """The verdict on runs that were all corrected by one threshold; at least one is needed."""
     sites = pooled(run.sites for run in runs)
     new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
-    found = [(site, policy.allowance_for(site.place, today)) for site in new]
+    room = _room([run.facts for run in runs], before.facts)
+    unsure = tuple(site for site in new if site.hits * room < LEAST_EXPECTED)
+    found = [(site, policy.allowance_for(site.place, today)) for site in new if site not in unsure]
     known = tuple((site, one) for site, one in found if one and one.holds(today))
     culprits = tuple(NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today)))
-    results = tuple(_results(runs, before, policy, culprits, known))
+    results = tuple(_results(runs, before, policy, culprits, known, unsure))
     return Verdict(
         outcome=min((one.outcome for one in results if one.outcome != "skipped"), key=_WORST.index, default="pass"),
         results=results,
         culprits=culprits,
         known=known,
+        unsure=unsure,
         runs=len(runs),
         baseline_runs=len(before.facts),
         notes=tuple(_notes(runs, before, machine)),
@@ -68,8 +73,9 @@ def _results(
     policy: Policy,
     culprits: Sequence[NewCulprit],
     known: Sequence[tuple[Site, Allowance]],
+    unsure: Sequence[Site],
 ) -> Iterator[Result]:
-    yield _new_culprits(before, culprits, known)
+    yield _new_culprits(before, culprits, known, unsure)
     yield from rules.budgets(runs, policy.budgets)
     facts = [run.facts for run in runs]
     earlier = [one for one in before.facts if one.threshold_ns == facts[0].threshold_ns]
@@ -87,15 +93,31 @@ def _results(
         yield rules.slower_handler(facts, before.facts)
 
 
-def _new_culprits(before: Before, culprits: Sequence[NewCulprit], known: Sequence[tuple[Site, Allowance]]) -> Result:
+def _new_culprits(
+    before: Before,
+    culprits: Sequence[NewCulprit],
+    known: Sequence[tuple[Site, Allowance]],
+    unsure: Sequence[Site],
+) -> Result:
     if not before.facts:
         return Result("new culprits", "skipped", why="there is no baseline to compare with")
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure("new", len(culprits), "number", 0),
         Figure("accepted", len(known), "number"),
         Figure("call sites in the baseline", len(before.places), "number"),
     )
-    return Result("new culprits", "fail" if culprits else "pass", figures)
+    if unsure:
+        figures = (*figures, Figure("that the baseline did too little work to tell", len(unsure), "number"))
+    return Result("new culprits", "fail" if culprits else "warn" if unsure else "pass", figures)
+
+
+def _room(current: Sequence[Facts], baseline: Sequence[Facts]) -> float:
+    """How much work the baseline did for each unit of the current runs'; 1 where that is not known."""
+    for measure in ("work", "iterations"):
+        now, then = (sum(getattr(one, measure) for one in side) for side in (current, baseline))
+        if now and then:
+            return float(then / now)
+    return 1.0
 
 
 def advice_for(site: Site) -> Advice | None:

@@ -58,6 +58,8 @@ class Verdict:
     """Those that fail the gate: what took longest first."""
     known: tuple[tuple[Site, Allowance], ...]
     """New ones that are accepted, with what accepts them."""
+    unsure: tuple[Site, ...]
+    """New ones of which the baseline, by the work that it did, might have had none by chance."""
     runs: int
     baseline_runs: int
     notes: tuple[str, ...]

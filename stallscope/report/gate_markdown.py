@@ -30,7 +30,8 @@ def _lines(verdict: Verdict) -> Iterator[str]:
     if verdict.culprits:
         yield ""
         yield _code(accept_hint([one.site for one in verdict.culprits]))
-    notes = [f"accepted: {call_words(site)} at {place(site)}: {one.reason}" for site, one in verdict.known]
+    notes = [f"perhaps new: {call_words(site)} at {place(site)} ({seen(site)})" for site in verdict.unsure]
+    notes += [f"accepted: {call_words(site)} at {place(site)}: {one.reason}" for site, one in verdict.known]
     notes += [*verdict.notes, *(f"not seen: {one.what} ({one.why})" for one in verdict.missing)]
     if notes:
         yield ""

@@ -39,6 +39,8 @@ def _could_show(result: Result) -> str:
 
 def brief(result: Result, verdict: Verdict) -> str:
     """What one rule found, in a few words."""
+    if result.rule == "new culprits" and not verdict.culprits:
+        return f"perhaps a new blocking call, {call_words(verdict.unsure[0], 16)} at {place(verdict.unsure[0])}"
     if result.rule == "new culprits":
         first, others = verdict.culprits[0].site, len(verdict.culprits) - 1
         more = f" and {others} more" if others else ""

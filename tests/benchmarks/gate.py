@@ -37,6 +37,8 @@ from tests.benchmarks.gate_program import REGRESSIONS
 PROGRAM = "gate_program.py"
 DAY = date(2026, 1, 1)
 RESAMPLED = 200
+AMPLE = 15_000
+"""Iterations: half of what a run reaches on a machine of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,19 @@ def _print_row(name: str, pairs: Sequence[Pair]) -> None:
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     print(f"  {name}: {len(pairs)} pairs: " + ", ".join(f"{what} {n}" for what, n in outcomes.most_common()))
     print(f"    gate    {outcomes['fail'] / len(pairs):.3f}  " + _rules(failed, len(pairs)))
+    ample = [verdict.failed for verdict, pair in zip(verdicts, pairs, strict=True) if _is_ample(pair)]
+    if ample:
+        print(f"    gate    {fmean(ample):.3f}  of the {len(ample)} with {AMPLE:,} iterations a run or more")
     warned = Counter(one.rule for verdict in verdicts for one in verdict.results if one.outcome == "warn")
     if warned:
         print(f"    warned         {_rules(warned, len(pairs))}")
     for rule, says in PEERS.items():
         print(f"    {says_rate(says, pairs):.3f}  {rule}")
+
+
+def _is_ample(pair: Pair) -> bool:
+    """Whether no run of either side is one that a loaded machine starved."""
+    return all(one.run.facts.iterations >= AMPLE for side in pair for one in side)
 
 
 def says_rate(says: Callable[[Pair], bool], pairs: Sequence[Pair]) -> float:

@@ -40,6 +40,14 @@ def test_a_new_call_fails_before_all_else() -> None:
     assert (found.outcome, found.results[0].rule, found.results[0].outcome) == ("fail", "new culprits", "fail")
 
 
+def test_a_baseline_that_did_little_work_says_little() -> None:
+    busy, idle = facts(run(sites=[*SITES, site(OPEN, hits=5)]), work=10_000), facts(stalled(), work=1_900)
+    found = verdict([busy], [idle])
+    assert (found.outcome, found.culprits, len(found.unsure)) == ("warn", (), 1)
+    assert verdict([busy], [facts(stalled(), work=2_100)]).failed
+    assert verdict([busy], [idle, facts(stalled(), work=1_000)]).failed
+
+
 @pytest.mark.parametrize(
     ("pattern", "accepted"),
     [
