@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from stallscope.gate.sites import Place
+if TYPE_CHECKING:
+    from stallscope.gate.sites import Place
 
 MAX_STALL_NS = 100_000_000
 

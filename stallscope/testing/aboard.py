@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from _thread import start_new_thread
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
@@ -27,6 +27,8 @@ FLOOR_NS = 1_000_000
 PATIENCE_S = 0.2
 """How long a test that stalled waits for the details: the watchdog has them within a quarter of the threshold."""
 _FLOOR = layout.bucket_of(FLOOR_NS)
+_OCTAVE = layout.SUB_BUCKETS * layout.CELL
+"""Bytes: most looks find all octaves but one or two unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,19 @@ class Aboard:
             if now == before:
                 continue
             self._counts[slot] = now
-            pairs = zip(memoryview(now).cast("Q"), memoryview(before).cast("Q"), strict=True)
-            # Of a slot that was given to another loop all counts are fresh.
-            grown = {_FLOOR + i: new - old if new >= old else new for i, (new, old) in enumerate(pairs) if new != old}
-            highest = max(highest, *(bucket for bucket, more in grown.items() if more), 0)
-            stalls += sum(more for bucket, more in grown.items() if bucket > first_stall)
+            for at in range(0, len(now), _OCTAVE):
+                if now[at : at + _OCTAVE] != before[at : at + _OCTAVE]:
+                    for bucket, more in _grown(now, before, at):
+                        highest = max(highest, bucket)
+                        stalls += more if bucket > first_stall else 0
         return highest, stalls
+
+
+def _grown(now: bytes, before: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """The buckets of one octave that grew, and by how much; of a slot that was given to another loop all is fresh."""
+    pairs = zip(
+        memoryview(now[at : at + _OCTAVE]).cast("Q"), memoryview(before[at : at + _OCTAVE]).cast("Q"), strict=True
+    )
+    for bucket, (new, old) in enumerate(pairs, _FLOOR + at // layout.CELL):
+        if new != old and new:
+            yield bucket, new - old if new > old else new

@@ -10,24 +10,10 @@ from stallscope.analysis.examine import examine
 from stallscope.analysis.findings import Findings
 from stallscope.analysis.ledger import divide
 from stallscope.analysis.sites import location
-from stallscope.gate.policy import Allowance, Policy
 from stallscope.gate.runs import corrected_ns
 from stallscope.gate.sites import Relative, Site, place_of, site_of
 from stallscope.recording.nouns import CallSite, Fidelity, Recording, Stall
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a test may do to its loop."""
-
-    max_stall_ns: int | None
-    forbids_blocking: bool
-    allowances: tuple[Allowance, ...]
-
-    def allows(self, site: Site, today: date) -> bool:
-        """Whether a call site is known and accepted."""
-        found = Policy(allowances=self.allowances).allowance_for(site.place, today)
-        return found is not None and found.holds(today)
+from stallscope.testing.budget import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +41,7 @@ def judged(
     limit_ns = budget.max_stall_ns
     over = [(ns, stall) for ns, stall in own if limit_ns is not None and ns > limit_ns]
     blocking = [site_of(one, relative) for one in sites] if budget.forbids_blocking else []
-    refused = tuple(site for site in blocking if site is not None and not budget.allows(site, today))
+    refused = tuple(site for site in blocking if site is not None and not budget.allows(site.place, today))
     if not over and not refused:
         return None
     findings = examine(_recording([stall for _, stall in over], threshold_ns)) if over else None
@@ -70,8 +56,7 @@ def _own_ns(stall: Stall, budget: Budget, threshold_ns: int, relative: Relative,
         where = location(part.stack)
         if where is not None and part.call is not None:
             place = place_of(where, part.call, relative)
-            site = Site(place, 1, part.ns, part.ns, where.line, part.call, part.stack, None, True)
-            if budget.allows(site, today):
+            if budget.allows(place, today):
                 continue
         kept.append(part)
     return corrected_ns(stall, kept)

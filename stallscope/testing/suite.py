@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stallscope.errors import StallscopeError
 from stallscope.gate.policy import Allowance
-from stallscope.gate.sites import Relative
-from stallscope.recording.merge import merge
 from stallscope.recording.nouns import CallSite, Missing
 from stallscope.recording.writer import Writer
-from stallscope.testing.aboard import Aboard, Seen
+from stallscope.testing.aboard import Aboard
 from stallscope.testing.audit import UNSEEN, WHY_UNSEEN, Audit
-from stallscope.testing.judging import Budget, Failure, judged
+from stallscope.testing.budget import Budget
+
+if TYPE_CHECKING:
+    from stallscope.gate.sites import Relative
+    from stallscope.testing.judging import Failure
 
 SHOWN = 5
 _MARKED = ("max_stall", "blocking", "allow")
@@ -151,12 +153,16 @@ class Worker:
         if not seen.stalls and not heard:
             return
         budget = self._suite.budget_of(item)
+        if not seen.stalls and not budget.forbids_blocking:
+            return
         sites = [CallSite(1, None, one.call, one.stack, one.hits, 0, 0) for one in heard]
         ours = [site for site in sites if not _is_tests_own(site, item)]
         settings = self._settings
+        from stallscope.testing.judging import judged  # the whole analysis: only where there is something to judge
+
         failure = judged(seen.stalls, ours, budget, settings.threshold_ns, settings.relative, date.today())
         if failure is not None:
-            _fail(report, failure, budget, seen)
+            _fail(report, failure, budget)
 
     def finish(self) -> None:
         """Leave the process."""
@@ -171,7 +177,7 @@ class Worker:
             self._suite.said = f"{counted}, recorded in {self._settings.output}"
 
 
-def _fail(report: pytest.TestReport, failure: Failure, budget: Budget, seen: Seen) -> None:
+def _fail(report: pytest.TestReport, failure: Failure, budget: Budget) -> None:
     from stallscope.report.failed_test import render
 
     width = shutil.get_terminal_size((80, 24)).columns
@@ -205,6 +211,8 @@ def _require_known(item: pytest.Item, marker: pytest.Mark) -> None:
 
 
 def _merge(parts: Iterable[Path], settings: Settings) -> None:
+    from stallscope.recording.merge import merge
+
     writer = Writer(
         settings.output,
         source="stallscope",
