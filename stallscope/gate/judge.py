@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from math import comb
 
 from stallscope.analysis.advice import advise
 from stallscope.analysis.findings import Advice, Culprit, Location, ResourceTime
@@ -20,6 +21,11 @@ from stallscope.recording.nouns import Missing
 FEWEST_HITS = 2
 LEAST_EXPECTED = 1.0
 """Calls that a baseline must have had room for, by the work that it did, before it says that a site is new."""
+NEW_P = 0.01
+"""Where calls come at random or are drawn: the chance that all of a site's calls fell into the current runs."""
+PRESENT_P, PRESENT_RUNS = 0.05, 3
+"""With several runs a side: the chance that all runs that have a site are current ones. A site that is met once as a
+program ends is caught in one recording of five, several calls of it together."""
 _WORST: tuple[Outcome, ...] = ("fail", "warn", "inconclusive", "pass")
 
 
@@ -37,8 +43,7 @@ def judge(runs: Sequence[Run], before: Before, policy: Policy, today: date, mach
     """The verdict on runs that were all corrected by one threshold; at least one is needed."""
     sites = pooled(run.sites for run in runs)
     new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
-    room = _room([run.facts for run in runs], before.facts)
-    unsure = tuple(site for site in new if site.hits * room < LEAST_EXPECTED)
+    unsure = tuple(site for site in new if not _surely_new(site, runs, before))
     found = [(site, policy.allowance_for(site.place, today)) for site in new if site not in unsure]
     known = tuple((site, one) for site, one in found if one and one.holds(today))
     culprits = tuple(NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today)))
@@ -109,6 +114,18 @@ def _new_culprits(
     if unsure:
         figures = (*figures, Figure("that the baseline did too little work to tell", len(unsure), "number"))
     return Result("new culprits", "fail" if culprits else "warn" if unsure else "pass", figures)
+
+
+def _surely_new(site: Site, runs: Sequence[Run], before: Before) -> bool:
+    """Whether a site that the baseline lacks can hardly have been there by chance."""
+    present, earlier = sum(site.place in run.sites for run in runs), len(before.facts)
+    several = min(len(runs), earlier) >= PRESENT_RUNS
+    if several and comb(len(runs), present) / comb(len(runs) + earlier, present) > PRESENT_P:
+        return False
+    room = _room([run.facts for run in runs], before.facts)
+    if all(one.counts_calls for one in (*(run.facts for run in runs), *before.facts)):
+        return site.hits * room >= LEAST_EXPECTED
+    return bool((1 + room) ** -site.hits < NEW_P)
 
 
 def _room(current: Sequence[Facts], baseline: Sequence[Facts]) -> float:

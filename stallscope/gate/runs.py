@@ -19,11 +19,13 @@ from stallscope.analysis.culprits import NOBODYS
 from stallscope.analysis.ledger import Cause, Slice, divide
 from stallscope.analysis.lengths import Lengths, changed, lengths, merged, quantiles_ns
 from stallscope.gate.sites import Relative, Sites, sites_of
-from stallscope.recording.nouns import HandlerCounts, Missing, Recording, Stall
+from stallscope.recording.nouns import HandlerCounts, Missing, Recording, Span, Stall
 
 _SURE = frozenset({"blocking-syscall", "lock-wait", "gc"})
 LOADED = 0.05
 """Of a stall: its thread waited so long for a CPU that the machine must be loaded."""
+STEAL = 0.9
+"""Of the time off the CPU: with so much run-queue delay all of it is; a sleep that blocks stays under 0.76."""
 ENOUGH_CALLS = 200
 FAIR_SHARE = 0.02
 """Of the time of all handlers: what takes less is not worth a warning."""
@@ -56,6 +58,11 @@ class Facts:
     """CPU time of the loops' threads."""
     medians_ns: Mapping[str, int] = field(default_factory=dict)
     """By name: the median call of each handler that took a fair share of the time, in enough calls to say."""
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether every blocking call was counted, as in a test session, and none drawn."""
+        return self.sees_calls and self.level != "pulse"
 
     @property
     def qualified(self) -> bool:
@@ -115,7 +122,21 @@ def corrected_ns(stall: Stall, parts: Sequence[Slice]) -> int:
     exact = any(span.cpu_ns is not None for span in stall.spans)
     waited_ns = sum(part.ns for part in parts if part.cause == "descheduled")
     others: frozenset[Cause] = NOBODYS | {"gil-wait"} if waited_ns > LOADED * stall.duration_ns else NOBODYS
-    return sum(part.ns for part in parts if (part.cause not in others if exact else part.cause in _SURE))
+    own_ns = sum(part.ns for part in parts if (part.cause not in others if exact else part.cause in _SURE))
+    return min(own_ns, stall.duration_ns - sum(map(_stolen_ns, stall.spans)))
+
+
+def _stolen_ns(span: Span) -> int:
+    """How long the thread was ready to run in a span, and did not.
+
+    A call that was timed exactly holds such time too: a sendto that never waits took 15 ms while four others computed.
+    The kernel counts a wait for a CPU when it is over; till then the thread's state tells.
+    """
+    if span.cpu_ns is None:
+        return 0
+    off_ns = max(0, span.to_ns - span.from_ns - span.cpu_ns)
+    waited_ns = span.run_delay_ns or 0
+    return off_ns if span.state == "R" or waited_ns >= STEAL * off_ns else min(waited_ns, off_ns)
 
 
 def _held(recording: Recording) -> Lengths:

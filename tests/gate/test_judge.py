@@ -49,6 +49,32 @@ def test_a_baseline_that_did_little_work_says_little() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hits", "runs", "earlier", "outcome"),
+    [
+        (2, 1, 1, "warn"),  # half of all such pairs had it the other way round
+        (6, 1, 1, "warn"),
+        (7, 1, 1, "fail"),
+        (2, 1, 5, "warn"),
+        (3, 1, 5, "fail"),
+    ],
+)
+def test_calls_that_were_drawn_must_be_beyond_chance(hits: int, runs: int, earlier: int, outcome: str) -> None:
+    pulse = Fidelity("pulse")
+    now = [run(sites=[*SITES, site(OPEN, hits=hits)], fidelity=pulse) for _ in range(runs)]
+    found = verdict(now, [run(sites=SITES, fidelity=pulse) for _ in range(earlier)])
+    assert result(found, "new culprits").outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("present", "of", "outcome"), [(1, 5, "warn"), (3, 5, "warn"), (4, 5, "fail"), (2, 3, "warn"), (3, 3, "fail")]
+)
+def test_of_several_runs_most_must_have_it(present: int, of: int, outcome: str) -> None:
+    sites = [[*SITES, site(OPEN, hits=50)]] * present + [list(SITES)] * (of - present)
+    found = verdict([run(sites=one) for one in sites], [run(sites=SITES) for _ in range(of)])
+    assert result(found, "new culprits").outcome == outcome
+
+
+@pytest.mark.parametrize(
     ("pattern", "accepted"),
     [
         ("app/server.py", True),

@@ -48,9 +48,10 @@ def test_a_call_that_was_seen_once_may_be_chance() -> None:
 
 
 def test_a_call_is_seen_in_stalls_too() -> None:
-    stalls = [blocked(30 * MS, OPEN, stack(20, "Server.load")), blocked(50 * MS, OPEN, stack(21, "Server.load"))]
+    stalls = [blocked(30 * MS, OPEN, stack(20, "Server.load"))] * 7
+    stalls += [blocked(50 * MS, OPEN, stack(21, "Server.load"))]
     (new,) = verdict([run(stalls)], [run()]).culprits
-    assert (new.site.hits, new.site.longest_ns, new.site.line, new.site.in_stalls) == (2, 50 * MS, 21, True)
+    assert (new.site.hits, new.site.longest_ns, new.site.line, new.site.in_stalls) == (8, 50 * MS, 21, True)
     assert new.advice is not None
     assert "load" in new.advice.code
 
@@ -78,8 +79,9 @@ def test_a_lock_is_a_call_site() -> None:
 def test_what_the_loop_does_by_itself_is_no_site() -> None:
     closing = (Frame("/usr/lib/python3.11/socket.py", 497, "socket.close"), *LOOP_FRAMES[:2])
     own = replace(site(Call("close")), stack=closing)
+    ending = replace(own, stack=LOOP_FRAMES[1:])  # the user's frame below is the one that runs the loop
     mutex = site(Call("pthread_mutex_lock", Resource("lock", "")))
-    assert run(sites=[own, mutex]).sites == {}
+    assert run(sites=[own, ending, mutex]).sites == {}
 
 
 def test_with_the_pulse_stalls_add_no_sites() -> None:
