@@ -141,5 +141,5 @@ def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, 
 def _place_in_code(stack: Stack, call: Call) -> Frame | None:
     """The frame of the user's code, or of a package, that makes a call; None where asyncio makes it."""
     owners = (owner(frame.file) for frame in stack)
-    first = next((one for one in owners if one in ("user", "package", "asyncio")), None)
+    first = next((one for one in owners if one not in ("stdlib", "agent")), None)
     return None if first in (None, "asyncio") or call.name.startswith(_CHANCE) else location(stack)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +15,6 @@ import pytest
 from stallscope.errors import StallscopeError
 from stallscope.gate.policy import Allowance
 from stallscope.recording.nouns import CallSite, Missing
-from stallscope.recording.writer import Writer
 from stallscope.testing.aboard import Aboard
 from stallscope.testing.audit import UNSEEN, WHY_UNSEEN, Audit
 from stallscope.testing.budget import Budget
@@ -211,19 +209,11 @@ def _require_known(item: pytest.Item, marker: pytest.Mark) -> None:
 
 
 def _merge(parts: Iterable[Path], settings: Settings) -> None:
-    from stallscope.recording.merge import merge
+    from stallscope.recording.merge import merged
+    from stallscope.recording.reader import read
+    from stallscope.recording.store import save
 
-    writer = Writer(
-        settings.output,
-        source="stallscope",
-        threshold_ns=settings.threshold_ns,
-        started_ns=time.monotonic_ns(),
-        started_wall_s=time.time(),
-        force=True,
-        command="pytest",
-    )
-    merge(parts, writer)
-    writer.close(time.monotonic_ns())
+    save(merged([read(part) for part in parts]), settings.output, force=True, command="pytest")
 
 
 def _ms(ns: int) -> str:
