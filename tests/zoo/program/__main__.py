@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List
 
-_TRIES = 4  # as many stalls as wanted, times this: where the machine is too busy, some are no stalls of their own
+_TRIES = 3  # as many stalls as wanted, times this: where the machine is too busy, some are no stalls of their own
 _SCHEDSTAT = os.open(f"/proc/self/task/{os.getpid()}/schedstat", os.O_RDONLY)
 
 
