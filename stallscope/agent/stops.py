@@ -1,4 +1,4 @@
-"""Where in a stall the whole process was stopped (SIGSTOP, a paused machine), which no counter of its threads tells."""
+"""Where in a stall the whole process was stopped (SIGSTOP, the freezer), which no counter of its threads tells."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -110,12 +111,20 @@ static void look_at(struct thread *t, uint64_t now)
 static struct stop stops[STOPS];
 static _Atomic uint64_t stop_count, watched_until_ns;
 
-/* For longer than was planned this thread neither ran nor waited for a CPU: the whole process was stopped. */
-static void note_stop(const struct reading *before, const struct reading *now)
+static long voluntary_switches(void)
+{
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) == 0 ? used.ru_nvcsw : 0;
+}
+
+/* For longer than was planned this thread neither ran nor waited for a CPU, and it slept not once but twice: a stop of
+ * the process (SIGSTOP, the freezer) wakes each sleeper first. A virtual CPU that is held up, as by its own write to a
+ * disk, makes us late too, but the process was not stopped. */
+static void note_stop(const struct reading *before, const struct reading *now, long switches)
 {
     uint64_t late = now->at_ns - before->at_ns, delay = kernel_delay_since_ns(before, now);
     late = late > period_ns() ? late - period_ns() : 0;
-    if (delay != UNKNOWN && late >= delay + threshold_ns) {
+    if (switches > 1 && delay != UNKNOWN && late >= delay + quarter_ns) {
         uint64_t count = atomic_load(&stop_count);
         stops[count % STOPS] = (struct stop){before->at_ns, now->at_ns - delay};
         atomic_store(&stop_count, count + 1);
@@ -150,9 +159,11 @@ static void *watch(void *unused)
     kernel_open(&own);
     while (!atomic_load(&leaves)) {
         kernel_read(&own, &before);
+        long switches = voluntary_switches();
         sleep_ns(period_ns());
+        switches = voluntary_switches() - switches;
         kernel_read(&own, &now);
-        note_stop(&before, &now);
+        note_stop(&before, &now, switches);
         for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
             look_at(atomic_load(&threads[i]), now_ns());
         if (elf_changed())
