@@ -191,6 +191,7 @@ static int hook_open(const char *path, int flags, ...);
 static int hook_openat(int at, const char *path, int flags, ...);
 static int hook_fcntl(int fd, int command, ...);
 static int hook_close(int fd);
+static int hook_connect(int fd, const void *to, unsigned size);
 static long hook_syscall(long number, ...);
 static void *hook_dlopen(const char *path, int flags);
 static void *hook_PyEval_SaveThread(void);
@@ -255,9 +256,25 @@ static int hook_close(int fd)
     struct thread *t = thread_in_iteration();
     if (t == NULL)
         return CALL(close)(fd);
+    if (t->connecting_fd == fd)
+        t->connecting_size = 0;
     uint64_t begun = enter(t, H_close);
     int result = CALL(close)(fd);
     leave(t, H_close, begun, -1, 0);
+    return result;
+}
+
+/* A connection on its way has no peer yet that the kernel would tell; who waits for it wants to know. */
+static int hook_connect(int fd, const void *to, unsigned size)
+{
+    struct thread *t = thread_in_iteration();
+    if (t == NULL)
+        return CALL(connect)(fd, to, size);
+    uint64_t begun = enter(t, H_connect);
+    int result = CALL(connect)(fd, to, size);
+    if (result != 0 && errno == EINPROGRESS)
+        note_connecting(t, fd, to, size);
+    leave(t, H_connect, begun, with_size(fd, size), (intptr_t)to);
     return result;
 }
 

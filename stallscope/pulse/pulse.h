@@ -202,6 +202,10 @@ struct thread {
     _Atomic uint64_t ring_head, ring_tail;
     uint64_t ring_lost;
 
+    int connecting_fd;            /* the last connection that was begun without waiting for it, and where to */
+    unsigned connecting_size;
+    uint8_t connecting_to[128];
+
     uintptr_t stack_top;
     pid_t tid;
     _Atomic int used;             /* 0: free for another thread */
@@ -300,6 +304,7 @@ int log_prepare(struct thread *t);
 /* Text of what a call touched; the arguments must still be valid. Keeps errno's value to its caller. */
 void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, int64_t *argument);
 bool is_nonblocking(enum kind kind, intptr_t a);
+void note_connecting(struct thread *t, int fd, const void *to, unsigned size);
 
 /* --- kernel.c ----------------------------------------------------------------------------------- */
 

@@ -104,13 +104,26 @@ static void put_address(char *text, size_t room, const struct sockaddr *address,
     }
 }
 
+void note_connecting(struct thread *t, int fd, const void *to, unsigned size)
+{
+    if (size > sizeof t->connecting_to)
+        return;
+    memcpy(t->connecting_to, to, size);
+    t->connecting_size = size;
+    t->connecting_fd = fd;
+}
+
 static bool put_peer(char *text, size_t room, int fd)
 {
+    struct thread *t = thread_self();
     struct sockaddr_storage peer;
     socklen_t size = sizeof peer;
     memset(&peer, 0, sizeof peer);
-    if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0)
-        return false;
+    if (getpeername(fd, (struct sockaddr *)&peer, &size) != 0) {
+        if (t == NULL || t->connecting_size == 0 || t->connecting_fd != fd)
+            return false;
+        memcpy(&peer, t->connecting_to, size = t->connecting_size);
+    }
     put_address(text, room, (const struct sockaddr *)&peer, size);
     return text[1] != '\0';
 }

@@ -168,6 +168,7 @@ static struct thread *registered(void)
     t->epoll_fd = t->mark_fd = -1;
     t->runs = t->ends_with_wait = t->refused = false;
     t->own_slot_at = t->rest = 0;
+    t->connecting_size = 0;
     self = t;
     if (key_made)
         pthread_setspecific(leaving, t);

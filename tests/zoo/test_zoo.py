@@ -43,6 +43,9 @@ def test_stalls_are_found_and_put_down_to_cause_call_line_and_resource(
     verdicts: Sequence[Verdict], aspect: str
 ) -> None:
     wrong = [f"{one.kind}: {one.said}" for one in verdicts if not getattr(one, aspect)]
+    right = {one.kind for one in verdicts if getattr(one, aspect)}
+    never = {one.kind for one in verdicts} - right
+    assert not never, "\n".join(wrong)
     assert len(wrong) <= MISSES, "\n".join(wrong)
 
 
