@@ -88,6 +88,7 @@ def _spans(stall: ExactStall) -> List[Span]:
     """Stretches between the watchdog's looks, and from the last one to the end: their counters are exact together."""
     spans: List[Span] = []
     switches: Optional[int] = None
+    _share_answers(stall.ticks)
     for tick in stall.ticks:
         tick.at_ns = min(tick.at_ns, stall.end_ns)
         spans.append(_looked_at(tick, switches))
@@ -98,6 +99,20 @@ def _spans(stall: ExactStall) -> List[Span]:
     for stop in stall.stops:
         spans = [part for span in spans for part in stops.divided(span, stop, stall.calls)]
     return _merged(spans)
+
+
+def _share_answers(ticks: List[Tick]) -> None:
+    """One stack is asked for at a time. Its answer may come in the middle of the stretch before the next look,
+    which then asks anew: the answer that covers most of the stretch describes it.
+    """
+    stack: Stack = ()
+    token = answered_ns = late_ns = 0
+    for tick in ticks:
+        own = (tick.token, tick.at_ns + tick.late_ns, tick.stack, tick.late_ns)
+        if 2 * answered_ns > tick.from_ns + tick.at_ns:
+            tick.stack, tick.late_ns = stack, late_ns
+        if own[0] not in (0, token):
+            token, answered_ns, stack, late_ns = own
 
 
 def _looked_at(tick: Tick, switches: Optional[int]) -> Span:
