@@ -157,17 +157,22 @@ static void *watch(void *unused)
     memset(&own, 0, sizeof own);
     own.tid = (pid_t)syscall(SYS_gettid);
     kernel_open(&own);
+    kernel_read(&own, &before);
+    long switches = voluntary_switches(), switches_before;
     while (!atomic_load(&leaves)) {
-        kernel_read(&own, &before);
-        long switches = voluntary_switches();
         sleep_ns(period_ns());
-        switches = voluntary_switches() - switches;
         kernel_read(&own, &now);
-        note_stop(&before, &now, switches);
+        switches_before = switches;
+        switches = voluntary_switches();
+        note_stop(&before, &now, switches - switches_before);
+        before = now;  /* a stop may come while we look, too */
         for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
             look_at(atomic_load(&threads[i]), now_ns());
-        if (elf_changed())
-            elf_hook();
+        if (!elf_changed())
+            continue;
+        elf_hook();  /* waits for the loader, and that is no stop */
+        kernel_read(&own, &before);
+        switches = voluntary_switches();
     }
     kernel_close(&own);
     return NULL;
