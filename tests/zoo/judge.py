@@ -3,7 +3,8 @@
 Lengths are compared as intervals, for the program cannot look at the loop's own clockwork. The iteration is no shorter
 than the handler, and no longer than from before the handler was due to after it was over; what the ledger gives to the
 cause is no shorter than what the thread's own counters leave to it, and no longer than from before the blocking
-statement to after it. What is found may lie outside by 1 % or 0.2 ms, whichever is more.
+statement to after it (with what it waited for the GIL after the call itself, which the ledger tells apart). What is
+found may lie outside by 1 % or 0.2 ms, whichever is more.
 
 Call, line and resource are those of the culprit that took most of this one stall: a culprit of the whole recording is
 folded away where others took much more time, which is up to the other kinds and to the machine.
@@ -106,7 +107,8 @@ def _margin_ns(ns: float) -> float:
 
 
 def _has_time(truth: Truth, found: StallFindings) -> bool:
-    given = next((ns for cause, ns in found.ledger.items() if cause == truth.cause), 0)
+    named = (truth.cause, "gil-wait") if truth.nature == "blocked" else (truth.cause,)
+    given = sum(ns for cause, ns in found.ledger.items() if cause in named)
     least_ns = truth.lasting_ns * (1 if truth.exact else _LARGE_PART)
     return _within(least_ns, given, truth.end_ns - truth.start_ns)
 

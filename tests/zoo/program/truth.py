@@ -27,7 +27,8 @@ class Truth:
     lines: List[int]
     """First and last that may be named; empty: nobody's line."""
     nature: str
-    """What the time of the cause is: ``blocked`` (or stopped), ``ran``, or ``delayed``: ready, but not running."""
+    """What the time of the cause is: ``blocked`` in one call (or stopped), ``waited`` again and again and ran between,
+    ``ran``, or ``delayed``: ready, but not running."""
     exact: bool
     """Nothing but the cause goes on between start and end; else nine tenths of it at least."""
     armed_ns: int
@@ -59,7 +60,8 @@ class Truth:
             return self.cpu_ns
         if self.nature == "delayed":
             return self.run_delay_ns
-        return self.end_ns - self.start_ns - self.run_delay_ns
+        spent_ns = self.cpu_ns if self.nature == "waited" else 0
+        return self.end_ns - self.start_ns - self.run_delay_ns - spent_ns
 
     @property
     def is_sure(self) -> bool:
