@@ -17,20 +17,31 @@
 #define SCANNED_BYTES (1u << 16)
 #define HIGH 900  /* descriptors out of the program's way, below the usual limit of 1024 */
 
+static bool is_still(int fd, const struct stat *of)
+{
+    struct stat now;
+    return fd >= 0 && fstat(fd, &now) == 0 && now.st_ino == of->st_ino && now.st_dev == of->st_dev;
+}
+
+/* To give a file a high number takes milliseconds while the kernel enlarges the table; a program that closes all its
+ * descriptors meanwhile may have a file of its own at the low one, or have the copy made of that. */
 static struct held_file opened(pid_t tid, const char *name)
 {
     char path[64];
     struct stat of;
     snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
     int low = open(path, O_RDONLY | O_CLOEXEC);
-    int high = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, HIGH);
-    if (high >= 0)
-        close(low);
-    else
-        high = low;
-    if (high < 0 || fstat(high, &of) != 0)
+    if (low < 0 || fstat(low, &of) != 0)
         return (struct held_file){-1, 0};
-    return (struct held_file){high, of.st_ino};
+    int high = fcntl(low, F_DUPFD_CLOEXEC, HIGH);
+    bool is_copied = is_still(high, &of);
+    if (high >= 0 && !is_copied)
+        close(high);
+    if (high < 0)
+        return (struct held_file){low, of.st_ino};
+    if (is_still(low, &of))
+        close(low);
+    return (struct held_file){is_copied ? high : -1, of.st_ino};
 }
 
 static uintptr_t stack_top(void)
