@@ -327,7 +327,8 @@ def test_sqlite_shared_by_threads(tmp_path: Path) -> None:
         tmp_path,
         """
         import asyncio, sqlite3, tempfile, threading
-        connection = sqlite3.connect(tempfile.mkdtemp(dir=".") + "/shared.db", check_same_thread=False, isolation_level=None)
+        path = tempfile.mkdtemp(dir=".") + "/shared.db"
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("CREATE TABLE one (number)")
 
