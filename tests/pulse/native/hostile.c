@@ -419,7 +419,7 @@ static void forked(void)
 static void forks_while_loading(void)
 {
     begin(MILLISECOND);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 100; i++) {
         void *handle = plug_in(i % 2 ? "plug_now.so" : "plug_lazy.so", RTLD_NOW);
         usleep(i % 10 * 110);
         pid_t pid = fork();

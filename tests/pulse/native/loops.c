@@ -248,7 +248,7 @@ static void begins_and_ends(void)
     pthread_t thread[4];
     for (int i = 0; i < 4; i++)
         CHECK_EQUAL(pthread_create(&thread[i], NULL, i < 2 ? restless : restless_parent, NULL), 0);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 150; i++) {
         begin(20000);
         for (int slot = UNDECLARED; slot < LOOPS; slot++)
             slot_read(slot);
