@@ -94,6 +94,7 @@ def _spans(stall: ExactStall) -> List[Span]:
         spans.append(_looked_at(tick, switches))
         switches = tick.switches
     spans.append(_last(stall, spans))
+    _carry_back(spans)
     if not spans[0].stack:  # what was answered a moment later is as near as we can come
         spans[0].stack = next((span.stack for span in spans if span.stack), ())
     for stop in stall.stops:
@@ -113,6 +114,18 @@ def _share_answers(ticks: List[Tick]) -> None:
             tick.stack, tick.late_ns = stack, late_ns
         if own[0] not in (0, token):
             token, answered_ns, stack, late_ns = own
+
+
+def _carry_back(spans: List[Span]) -> None:
+    """The kernel counts a wait for a CPU when it is over: what a stretch cannot hold belongs to the one before."""
+    excess_ns = 0
+    for span in reversed(spans):
+        if span.cpu_ns is None or span.run_delay_ns is None:
+            excess_ns = 0
+            continue
+        waited_ns = span.run_delay_ns + excess_ns
+        span.run_delay_ns = min(waited_ns, max(0, span.to_ns - span.from_ns - span.cpu_ns))
+        excess_ns = waited_ns - span.run_delay_ns
 
 
 def _looked_at(tick: Tick, switches: Optional[int]) -> Span:

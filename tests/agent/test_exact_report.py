@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from stallscope.agent.exact_report import _share_answers
+from stallscope.agent.exact_report import _carry_back, _share_answers
 
 C_CODE, PYTHON = ((object(), 1),), ((object(), 2),)
 
@@ -36,3 +36,12 @@ def test_an_answer_that_came_early_is_not_the_next_stretchs() -> None:
 
 def test_looks_into_a_call_ask_for_no_stack() -> None:
     assert described([tick(0, 10, 0), tick(10, 20, 0), tick(20, 30, 1, PYTHON, 0)]) == [((), 0), ((), 0), (PYTHON, 0)]
+
+
+def test_a_wait_for_a_cpu_that_was_counted_late_began_in_the_stretch_before() -> None:
+    spans: list[Any] = [
+        SimpleNamespace(from_ns=0, to_ns=100, cpu_ns=10, run_delay_ns=20),
+        SimpleNamespace(from_ns=100, to_ns=150, cpu_ns=5, run_delay_ns=95),
+    ]
+    _carry_back(spans)
+    assert [one.run_delay_ns for one in spans] == [70, 45]
