@@ -206,7 +206,7 @@ class Thread:
             self.other = key
             better = self.others >= CHANGE_OVER
         if better:
-            if self.key == POLL:
+            if self.key is not None:  # what was counted so far was not the loop's
                 self.counts, self.iterations, self.untimed, self.zero_waits, self.stalls = {}, 0, 0, 0, 0
                 self.owner.drop(self)
             self.key, self.held, self.opened_at = key, None, position
