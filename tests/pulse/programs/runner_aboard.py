@@ -32,7 +32,7 @@ class Aboard:
 
     def __init__(self, threshold_ns: int = 10_000_000, adopt: Callable[[Any], None] | None = None) -> None:
         self.pulse = pulse.load(os.environ["PULSE"])
-        self.functions = self.pulse._functions
+        self.functions = self.pulse.functions
         self.memory = memory.Memory(threshold_ns)
         self.handlers = handlers.HandlerTable(self.memory)
         self.errors: list[BaseException] = []
