@@ -6,11 +6,11 @@
  * name itself. Whatever else is there, another patcher's hook or an older version of the symbol, is left alone.
  */
 #include "pulse.h"
+#include "loader.h"
 
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
-#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -38,7 +38,6 @@ static uintptr_t scanned[SCANNED_MAX];  /* lowest addresses of the objects that 
 static unsigned scanned_count;
 static unsigned long long adds_seen, subs_seen;
 static uintptr_t interpreter_lo;
-static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
 
 struct object {
     uintptr_t base, lo, hi;       /* addresses of its segments: [lo, hi) */
@@ -238,90 +237,7 @@ static bool needs_a_look(const struct dl_phdr_info *info, size_t size, uintptr_t
     return true;
 }
 
-/* --- looking at all objects ------------------------------------------------------------------------------------- */
-
-/* A process that is copied while a thread of it is in dl_iterate_phdr gets a copy of the loader's lock that nobody will
- * ever unlock. So nobody looks while a fork is on its way, and a fork waits for the looks that have begun. Neither holds
- * a lock meanwhile that the handlers of other libraries could want. */
-static _Atomic int looking, forking;
-
-static bool look_begins(void)
-{
-    atomic_fetch_add(&looking, 1);
-    if (atomic_load(&forking) == 0)
-        return true;
-    atomic_fetch_sub(&looking, 1);
-    return false;
-}
-
-static void look_ends(void)
-{
-    atomic_fetch_sub(&looking, 1);
-}
-
-static int each_object(int (*look)(struct dl_phdr_info *, size_t, void *), void *with)
-{
-    if (!look_begins())
-        return -1;
-    pthread_mutex_lock(&changing);
-    dl_iterate_phdr(look, with);
-    pthread_mutex_unlock(&changing);
-    look_ends();
-    return 0;
-}
-
-void elf_fork_begins(void)
-{
-    atomic_fetch_add(&forking, 1);
-    while (atomic_load(&looking) != 0)
-        sched_yield();
-}
-
-void elf_fork_ended(void)
-{
-    atomic_fetch_sub(&forking, 1);
-}
-
-/* In the list that dl_iterate_phdr walks, an object stands before it is relocated. Were its page made read-only again
- * by us, the loader would fault. glibc's dlopen has another lock meanwhile, which no function of its gives away; but
- * dlsym has it while it asks an indirect function for its address, and so that function does the work. musl's list has
- * the lock of its dlopen. */
-#ifdef __GLIBC__
-typedef void nothing(void);
-THREAD_LOCAL void (*volatile work)(void);  /* volatile: dlsym is declared as one that never calls us back */
-
-static void does_nothing(void)
-{
-}
-
-static nothing *worked(void)
-{
-    void (*wanted)(void) = work;
-    work = NULL;
-    if (wanted != NULL)
-        wanted();
-    return does_nothing;
-}
-
-__attribute__((visibility("default"), ifunc("worked"))) void pulse_under_loader_lock(void);
-
-/* RTLD_DEFAULT includes what the calling object itself has. (The link map that dladdr1 gives is no handle of an object
- * that was there from the start.) */
-static void under_loader_lock(void (*wanted)(void))
-{
-    work = wanted;
-    dlsym(RTLD_DEFAULT, "pulse_under_loader_lock");
-    if (work == NULL)
-        return;
-    work = NULL;  /* it was not found, or another copy of this library was */
-    wanted();
-}
-#else
-static void under_loader_lock(void (*wanted)(void))
-{
-    wanted();
-}
-#endif
+/* --- all objects ------------------------------------------------------------------------------------------------ */
 
 static int hook_object(struct dl_phdr_info *info, size_t size, void *unused)
 {
@@ -370,12 +286,6 @@ int elf_unhook(void)
     for (restored = -1; restored < 0; sched_yield())
         under_loader_lock(unhook_all);
     return restored;
-}
-
-void elf_forked(void)
-{
-    atomic_store(&forking, 0);
-    atomic_store(&looking, 0);
 }
 
 static int compare_counts(struct dl_phdr_info *info, size_t size, void *changed)

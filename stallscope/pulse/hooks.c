@@ -368,7 +368,7 @@ void *gil_replacement(int hook)
     }
 }
 
-/* --- the table, and finding a row by its symbol ----------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------------------------ */
 
 #define HOOK(returns, name, parameters, arguments, reported, kind, a, b) {#name, reported, kind, (void *)hook_##name},
 #define WAIT(returns, name, parameters, arguments, reported, fd, marked, zero, kind, a, b) \
@@ -385,61 +385,3 @@ const struct hook hooks[HOOK_COUNT] = {
 #undef LOCKS
 #undef SPECIAL
 #undef ALIAS
-
-static const struct {
-    const char *symbol;
-    int hook;
-} aliases[] = {
-#define HOOK(...)
-#define WAIT(...)
-#define LOCKS(...)
-#define SPECIAL(...)
-#define ALIAS(symbol, name) {symbol, H_##name},
-#include "hooks.def"
-};
-
-#define NAMES 1024  /* a power of two, several times the number of symbols */
-static struct {
-    const char *symbol;
-    int hook;
-} names[NAMES];
-
-static unsigned hash(const char *text)
-{
-    unsigned value = 2166136261u;  /* FNV-1a */
-    for (; *text; text++)
-        value = (value ^ (unsigned char)*text) * 16777619u;
-    return value % NAMES;
-}
-
-static void name_hook(const char *symbol, int hook)
-{
-    unsigned slot = hash(symbol);
-    while (names[slot].symbol != NULL)
-        slot = (slot + 1) % NAMES;
-    names[slot].symbol = symbol;
-    names[slot].hook = hook;
-}
-
-int hook_named(const char *symbol)
-{
-    for (unsigned slot = hash(symbol); names[slot].symbol != NULL; slot = (slot + 1) % NAMES)
-        if (strcmp(names[slot].symbol, symbol) == 0)
-            return names[slot].hook;
-    return -1;
-}
-
-/* An alias must be the very same function (on some platforms stat64 is not stat); otherwise it is not hooked. */
-void hooks_find(void)
-{
-    if (names[hash("read")].symbol != NULL)
-        return;
-    for (int hook = 0; hook < H_gil; hook++)
-        if ((real[hook] = dlsym(RTLD_DEFAULT, hooks[hook].symbol)) != NULL)
-            name_hook(hooks[hook].symbol, hook);
-    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
-        void *found = dlsym(RTLD_DEFAULT, aliases[i].symbol);
-        if (found != NULL && found == real[aliases[i].hook])
-            name_hook(aliases[i].symbol, aliases[i].hook);
-    }
-}

@@ -1,8 +1,11 @@
 /* The pulse: exact iterations and exact blocking calls of event loops, from inside the process.
  *
  *   elf.c        finds the words through which each loaded object calls libc, and changes them
+ *   loader.c     the loader's list of objects, looked at without harm
+ *   names.c      the hooks by the names that the linker knows
  *   hooks.c      what they point to then; the list of calls is hooks.def
  *   thread.c     the state of a loop's thread: its iteration, its histogram
+ *   found.c      loops that are known by their waits, or by those who run them
  *   log.c        the calls of the iteration in progress, and the ring in which finished stalls leave
  *   resources.c  descriptor -> path or peer, arguments -> text
  *   kernel.c     what the kernel knows of a thread: CPU time, run-queue delay, state

@@ -1,5 +1,6 @@
 /* The state of a loop's thread, and its iterations: from the return of the loop's wait to its next entry. */
 #include "pulse.h"
+#include "thread.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static void set_cell(uint64_t *cell, uint64_t value)
 
 /* The cells are looked up once: the pulse may be stopped meanwhile, which takes the loop away. What they are in stays
  * mapped (see memory_map), so that a late write hurts nobody. */
-static void iteration_ends(struct thread *t)
+void iteration_ends(struct thread *t)
 {
     uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_relaxed), *cells = t->cells;
     if (begun == 0 || cells == NULL)
@@ -59,7 +60,7 @@ static void iteration_ends(struct thread *t)
     t->depth = 0;
 }
 
-static void iteration_begins(struct thread *t, uint64_t *cells)
+void iteration_begins(struct thread *t, uint64_t *cells)
 {
     uint64_t now = now_ns();
     t->last_handler_ns = now;
@@ -69,7 +70,7 @@ static void iteration_begins(struct thread *t, uint64_t *cells)
     atomic_store_explicit(&t->started_ns, now, memory_order_release);
 }
 
-static bool has_loop(const struct thread *t)
+bool has_loop(const struct thread *t)
 {
     return t->cells != NULL;
 }
@@ -79,9 +80,8 @@ int wait_mark(void)
     return self != NULL ? self->mark_fd : -1;
 }
 
-static struct thread *found(int epoll_fd, bool zero_timeout, const void *from);
 
-static void zero_wait(struct thread *t, bool zero_timeout)
+void zero_wait(struct thread *t, bool zero_timeout)
 {
     uint64_t *cells = t->cells;
     if (zero_timeout && cells != NULL)
@@ -122,7 +122,7 @@ void wait_ended(struct thread *t)
 
 /* --- opening and closing ------------------------------------------------------------------------------- */
 
-static uint64_t *cells_at(uint64_t slot_at)
+uint64_t *cells_at(uint64_t slot_at)
 {
     return (uint64_t *)(void *)(shared + slot_at);
 }
@@ -154,7 +154,7 @@ static struct thread *allocated(void)
     return NULL;
 }
 
-static struct thread *registered(void)
+struct thread *registered(void)
 {
     struct thread *t = allocated();
     if (t == NULL)
@@ -176,7 +176,7 @@ static struct thread *registered(void)
     return t;
 }
 
-static void takes_slot(struct thread *t, uint64_t slot_at)
+void takes_slot(struct thread *t, uint64_t slot_at)
 {
     if (t->schedstat.fd < 0)
         kernel_open(t);
@@ -213,7 +213,7 @@ static void take_up_again(struct thread *t)
 
 /* Its last iteration counts if somebody says that it ends here. What comes after the last wait of a loop that nobody
  * declared may be anything. */
-static void close_loop(struct thread *t, bool counts)
+void close_loop(struct thread *t, bool counts)
 {
     uint64_t *cells = t->cells;  /* once: the pulse may be stopped meanwhile */
     if (cells == NULL)
@@ -276,178 +276,6 @@ void thread_close(void)
         close_loop(self, true);
 }
 
-/* --- loops that the agent declares from another thread: it attached while they ran ------------------------------------- */
-
-static struct {
-    _Atomic pid_t tid;  /* 0: free */
-    uint64_t slot_at;
-    int epoll_fd, mark_fd;
-} expected[LOOPS];
-static _Atomic int expected_count;
-
-int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd)
-{
-    for (int i = 0; i < LOOPS; i++) {
-        if (atomic_load(&expected[i].tid) != 0)
-            continue;
-        expected[i].slot_at = slot_at;
-        expected[i].epoll_fd = epoll_fd;
-        expected[i].mark_fd = mark_fd;
-        atomic_store(&expected[i].tid, tid);
-        atomic_fetch_add(&expected_count, 1);
-        return 0;
-    }
-    return -1;
-}
-
-/* The calling thread enters a wait: is it the loop that was expected here? */
-static bool opened_as_expected(int epoll_fd)
-{
-    pid_t tid = (pid_t)syscall(SYS_gettid);
-    for (int i = 0; i < LOOPS; i++) {
-        if (atomic_load(&expected[i].tid) != tid || (expected[i].mark_fd < 0 && expected[i].epoll_fd != epoll_fd))
-            continue;
-        atomic_store(&expected[i].tid, 0);
-        atomic_fetch_sub(&expected_count, 1);
-        return thread_open(expected[i].slot_at, expected[i].epoll_fd, expected[i].mark_fd, false) == 0;
-    }
-    return false;
-}
-
-/* --- loops that nobody declares --------------------------------------------------------------------------------------- */
-
-/* The slot that this thread had before, if it was given to nobody else: a thread that runs loop after loop has one. */
-static bool retake_slot(struct thread *t, uint64_t from)
-{
-    uint64_t *cells = t->own_slot_at != 0 ? cells_at(t->own_slot_at) : NULL, state = LOOP_CLOSED;
-    if (cells == NULL || cells[L_EPOCH] != t->own_epoch || cells[L_WAITS_FROM] != from ||
-        !__atomic_compare_exchange_n(&cells[L_STATE], &state, LOOP_OPEN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-        return false;
-    if (cells[L_EPOCH] == t->own_epoch) {
-        cells[L_DRAINED] = 0;  /* there will be more */
-        return true;
-    }
-    __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);  /* it came to another meanwhile, and is free again */
-    return false;
-}
-
-/* A loop that nobody declared gets one of the last slots; the agent gives it a name when it sees it. */
-static bool take_fresh_slot(struct thread *t, uint64_t from)
-{
-    for (int slot = UNDECLARED; slot < LOOPS; slot++) {
-        uint64_t slot_at = LOOPS_AT + (uint64_t)slot * LOOP_BYTES, *cells = cells_at(slot_at);
-        uint64_t state = __atomic_load_n(&cells[L_STATE], __ATOMIC_ACQUIRE);
-        bool over = state == LOOP_CLOSED && cells[L_DRAINED] == cells[L_EPOCH];
-        if ((state != LOOP_FREE && !over) ||
-            !__atomic_compare_exchange_n(&cells[L_STATE], &state, LOOP_OPEN, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-            continue;
-        memset(shared + slot_at + LOOP_TEXT_AT, 0, 1);
-        memset(shared + slot_at + LOOP_HISTOGRAM_AT, 0, OCTAVES * SUB_BUCKETS * CELL);
-        cells[L_ZERO_WAITS] = 0;
-        cells[L_TID] = (uint64_t)t->tid;
-        cells[L_WAITS_FROM] = from;
-        cells[L_OPENED] = now_ns();
-        t->own_slot_at = slot_at;
-        t->own_epoch = __atomic_add_fetch(&cells[L_EPOCH], 1, __ATOMIC_RELEASE);
-        uint64_t *count = (uint64_t *)(void *)shared + H_LOOPS;
-        __atomic_store_n(count, LOOPS, __ATOMIC_RELEASE);
-        return true;
-    }
-    return false;
-}
-
-static bool take_undeclared_slot(struct thread *t, const void *from)
-{
-    if (retake_slot(t, (uintptr_t)from) || take_fresh_slot(t, (uintptr_t)from)) {
-        takes_slot(t, t->own_slot_at);
-        nudge();
-        return true;
-    }
-    if (!t->refused)  /* once a thread; it may have room later */
-        __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, 1, __ATOMIC_RELAXED);
-    t->refused = true;
-    return false;
-}
-
-/* The thread waits for the first time, on this descriptor: perhaps it does so just once. */
-static struct thread *may_become_loop(struct thread *t, int epoll_fd)
-{
-    t->epoll_fd = epoll_fd;
-    t->declared = false;
-    t->waited_ns = 0;
-    return t;
-}
-
-/* The loop of a thread that has none yet, as it enters a wait; NULL: none. */
-static struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
-{
-    struct thread *t = self;
-    if (atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd)) {
-        zero_wait(self, zero_timeout);
-        return self;
-    }
-    if (epoll_fd < 0)
-        return NULL;
-    if (t == NULL && (t = registered()) == NULL)
-        return NULL;
-    if (!t->runs && t->epoll_fd != epoll_fd)
-        return may_become_loop(t, epoll_fd);
-    t->epoll_fd = epoll_fd;
-    t->declared = false;
-    if (!take_undeclared_slot(t, from))
-        return NULL;
-    if (!t->runs)
-        atomic_store(&t->started_ns, t->waited_ns);
-    iteration_ends(t);
-    zero_wait(t, zero_timeout);
-    return t;
-}
-
-/* The child of a vfork runs on its parent's memory, this included, but the descriptors that it closes are its own. */
-void descriptor_closed(int fd)
-{
-    struct thread *t = self;
-    if (t == NULL || fd < 0 || t->epoll_fd != fd || t->declared || t->depth != 0 ||
-        t->tid != (pid_t)syscall(SYS_gettid))
-        return;  /* the last: a child of vfork has our memory */
-    close_loop(t, false);
-    t->epoll_fd = -1;
-}
-
-/* --- libraries that say when they run a loop ------------------------------------------------------------------------------ */
-
-void run_begins(uint64_t rest)
-{
-    struct thread *t = self;
-    if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
-        return;
-    if ((t == NULL && (t = registered()) == NULL) || (has_loop(t) && t->declared))
-        return;
-    if (!t->runs)
-        close_loop(t, false);  /* some other user of epoll was taken for a loop */
-    t->runs = true;
-    t->rest = rest;
-    t->epoll_fd = -1;  /* that of the first wait */
-    iteration_begins(t, t->cells);
-}
-
-void run_ended(void)
-{
-    struct thread *t = self;
-    if (t == NULL || !t->runs)
-        return;
-    iteration_ends(t);
-    atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
-    forget_iteration(t);
-}
-
-void run_ends_with_wait(void)
-{
-    struct thread *t = self;
-    if (t != NULL && has_loop(t) && !t->declared)
-        t->ends_with_wait = true;
-}
-
 /* --- the process ------------------------------------------------------------------------------------------ */
 
 static void thread_ends(void *known)
@@ -488,9 +316,7 @@ int threads_start(void)
 
 void threads_stop(void)
 {
-    for (int i = 0; i < LOOPS; i++)
-        atomic_store(&expected[i].tid, 0);
-    atomic_store(&expected_count, 0);
+    found_stop();
     for (int i = 0; i < THREADS; i++) {
         struct thread *t = atomic_load(&threads[i]);
         if (t == NULL || !atomic_load(&t->used))
