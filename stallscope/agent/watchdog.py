@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
 _REST_NS = 50_000_000  # between two looks, where the pulse watches
-_IDLE_REST_NS = 1_000_000_000  # and no loop is known: it wakes us when it finds one
+_IDLE_REST_NS = 100_000_000  # and no loop is known; one that is declared, or found as we work, wakes nobody
 _LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
 _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive

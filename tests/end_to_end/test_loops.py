@@ -502,7 +502,7 @@ def test_nested_asyncio(tmp_path: Path) -> None:
         stalls.tell(50)
         """,
     )
-    # Found by its waits inside its first handler, before the end of that declares it: it may have been named by then.
+    # Its first handler declares it as that ends; its waits inside are found before, and may have been named by then.
     assert {loop.kind for loop in recording.loops} == {"asyncio"}
     loop = max(recording.loops, key=lambda loop: sum(loop.counts.values()))
     assert sum(loop.counts.values()) >= told["turns"]
