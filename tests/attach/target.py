@@ -32,7 +32,7 @@ def report(loop: Any) -> dict[str, Any]:
         except OSError:
             continue
     with open("/proc/self/maps") as maps:
-        shared = sum("memfd:stallscope" in line for line in maps)
+        shared = sum("memfd:stallscope" in line and "stallscope-pulse" not in line for line in maps)  # which stays
     return {
         "run": asyncio.Handle._run is RUN,
         "track": BaseEventLoop.__dict__["_set_coroutine_origin_tracking"] is TRACK,

@@ -74,8 +74,7 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
     _remove()
     pieces.rest()
     before = set(sys.modules)
-    import _socket  # noqa: F401 (here, so that it is among those that came for our sake)
-
+    _import_for_later(pulse=given.get("pulse") is not None)
     pieces.rest()
     _load(given["agent"], pieces)
     brought = [name for name in list(sys.modules) if name not in before and not name.startswith(_NAME)]
@@ -91,6 +90,17 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
         return {"ok": True}
     sys.modules[_NAME + ".leaving"].forget_modules(brought)
     return {"error": "nobody took its memory over"}
+
+
+def _import_for_later(*, pulse: bool) -> None:
+    """What the agent imports as it starts and as it works: here, so that it is known to have come for our sake."""
+    import _socket  # noqa: F401
+
+    if pulse:
+        try:
+            import _ctypes  # noqa: F401
+        except ImportError:  # the pulse does without, or says so
+            pass
 
 
 def _owner_of_another() -> Optional[int]:
