@@ -36,6 +36,7 @@ class Stage:
     def __init__(self, directory: str, private: bool) -> None:
         self._directory = directory
         self.total, self.fd = 0, -1
+        "".encode("idna")  # getaddrinfo imports it the first time, and that is no wait for a resolver
         self.lock = threading.Lock()
         for name in ("fifo", "full", "opened"):
             os.mkfifo(self.path(name))
