@@ -118,7 +118,7 @@ def _mapped(fd: int) -> Tuple[mmap.mmap, Optional[int]]:
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, layout.SIZE, trackfd=False), None
     inode = fstat(fd).st_ino
-    for _ in range(8):  # another thread may open a file in between, and take the number
+    for _ in range(64):  # another thread may open a file in between, and take the number
         lowest = dup(fd)
         close(lowest)
         mapping = mmap.mmap(fd, layout.SIZE)

@@ -127,9 +127,21 @@ def test_output_and_exit_code_are_those_of_the_bare_program(observing: Observing
     assert ran.recording.processes[0].ending == "exited"
 
 
-IN_C = {"_collections", "_functools", "_json", "_socket", "_struct", "_weakref", "atexit", "fcntl", "gc", "mmap"}
+IN_C = {
+    "_collections",
+    "_contextvars",
+    "_functools",
+    "_json",
+    "_socket",
+    "_struct",
+    "_weakref",
+    "atexit",
+    "fcntl",
+    "gc",
+    "mmap",
+}
 SMALL = {"__future__", "importlib", "importlib._bootstrap", "importlib._bootstrap_external", "importlib.machinery"}
-SMALL |= {"types", "warnings"}  # which ``importlib`` itself imports
+SMALL |= {"types", "_types", "warnings", "_py_warnings"}  # which ``importlib`` itself imports
 
 
 def test_a_program_without_asyncio_imports_nothing_more(observing: Observing) -> None:
@@ -151,8 +163,9 @@ def test_functions_that_the_program_replaced_are_not_ours(observing: Observing) 
         from truth import *
 
         def replaced(*args, **options): raise AssertionError("not for you")
+        own = ["close", "getpid"] if sys.version_info < (3, 14) else []  # asyncio itself calls them since then
         for module, names in [(time, ["perf_counter_ns", "monotonic_ns", "sleep", "time_ns"]),
-                              (os, ["open", "close", "read", "pread", "readlink", "fstat", "getpid"]),
+                              (os, ["open", "read", "pread", "readlink", "fstat", *own]),
                               (gc, ["collect", "get_objects"]), (builtins, ["open", "print"])]:
             for name in names: setattr(module, name, replaced)
         loops = [named_loop("Patched%d" % number) for number in range(2)]

@@ -136,7 +136,7 @@ def adoption() -> Found:
 
 def stalls(aboard: Aboard) -> list[Any]:
     """The stalls since the last time."""
-    return list(aboard.pulse.take()[0])
+    return list(aboard.pulse.take(all_of_it=True)[0])
 
 
 def overdue() -> Found:
