@@ -267,9 +267,9 @@ def _entry(path: str, dlopen: Callable[[str, int], int], dlsym: Callable[[int, s
     The loader knows a library by the path that it was asked for. Where another stallscope left one of another format
     under this path, ours is loaded under one with more slashes.
     """
-    for slashes in ("/", "//", "///", "////"):
+    for more in ("", "/", "//", "///"):
         try:
-            return dlsym(dlopen(slashes + path.lstrip("/"), _RTLD_NOW), _ENTRY)
+            return dlsym(dlopen(more + path, _RTLD_NOW), _ENTRY)
         except OSError as error:
             failed = error
     raise failed

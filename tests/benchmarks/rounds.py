@@ -112,7 +112,7 @@ class Runner(Iterations):
     def __enter__(self) -> None:
         from agent import runner
 
-        functions = self._pulse._functions
+        functions = self._pulse.functions
         assert runner.obstacle(functions, self._run) == ""
         made = runner.put_together(functions, self._run, self._handlers, print, print)
         assert made is not None
@@ -121,7 +121,7 @@ class Runner(Iterations):
 
     def __exit__(self, *_: object) -> None:
         asyncio.Handle._run = self._run  # type: ignore[method-assign]
-        self._pulse._functions["runner_off"]()
+        self._pulse.functions["runner_off"]()
         super().__exit__()
 
 
