@@ -74,7 +74,9 @@ def is_hooked() -> list[str]:
 
 def is_observed(loop: Any) -> bool:
     """Whether something of the agent's is on this loop or its selector."""
-    return "_stallscope_state" in loop.__dict__ or "select" in loop.selector.__dict__
+    found = agent()
+    known = found is not None and found.state_of(loop) is not None
+    return known or "_stallscope_state" in loop.__dict__ or "select" in loop.selector.__dict__
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
@@ -96,7 +98,7 @@ def spin(milliseconds: float) -> None:
 
 def stall_until_seen() -> None:
     """Block the running loop until the watchdog has sampled it, and a threshold longer."""
-    state = asyncio.get_running_loop().__dict__["_stallscope_state"]
+    state = agent().state_of(asyncio.get_running_loop())
     wait_until(lambda: state.progress is not None and state.progress.handler is not None)
     sleep(0.012)
 
