@@ -279,7 +279,10 @@ class Watchdog:
                 state.trail = state.progress = None
         for call in seen:
             self._sites.add(call)
-        self._sites.publish(self._memory, now)
+        if finishing:
+            self._sites.publish_all(self._memory)
+        else:
+            self._sites.publish(self._memory, now)
         self._memory.cells[layout.H_DROPPED] = self._dropped + agent.pulse.dropped()
 
     def _within_rate(self, now: int) -> bool:
