@@ -22,7 +22,7 @@ from .thread_facts import Facts, process_lives
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Deque, Dict, List, Optional
+    from typing import Any, Deque, Dict, List, Optional, Tuple
 
     from .loop_state import LoopState
     from .stacks import Stack
@@ -37,6 +37,7 @@ _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collect
 _SHORTEST_PERIOD_NS = 1_000_000  # a threshold of microseconds must not make the watchdog spin
 _MAX_SPANS = 64
 _MAX_ENDED = 4096
+_MAX_SAMPLED = 256  # iterations of exact loops whose samples are kept: most of them are no stalls in the end
 _DETAILS_A_SECOND = 50
 
 
@@ -79,6 +80,7 @@ class Watchdog:
         self._details = 0
         self._executors = Executors()
         self.ended: Deque[Ended] = deque()
+        self._sampled: Dict[Tuple[int, int], Progress] = {}  # by loop slot and start, until the pulse tells the stall
         self._dropped = 0  # records that found the ring full
         self._turned_away: Dict[int, int] = {}  # by loop slot: what one thread alone writes needs no lock
         self._holders = Holders()
@@ -210,6 +212,8 @@ class Watchdog:
             state.stopped = 0
             progress = Progress(started)
             state.trail, state.progress = {}, progress
+            if state.exact:
+                self._keep(state, progress)
         if now < progress.due_ns:
             return
         stack = walk(sys._current_frames().get(state.ident))
@@ -217,6 +221,12 @@ class Watchdog:
         if now - started >= self._agent.threshold_ns and now - progress.published_ns >= _PUBLISH_NS:
             progress.published_ns, state.published = now, True
             self._memory.put_progress(state.loop_at, report.of_progress(self._agent, state, progress, now))
+
+    def _keep(self, state: Any, progress: Progress) -> None:
+        """The pulse may tell of a stall long after its end, when the loop is healthy again or in the next one."""
+        if len(self._sampled) >= _MAX_SAMPLED:
+            del self._sampled[next(iter(self._sampled))]
+        self._sampled[state.loop_at, progress.started] = progress
 
     def _sample(self, state: Any, progress: Progress, stack: Stack, now: int, late_ns: int) -> None:
         if state.started != progress.started:
@@ -271,12 +281,11 @@ class Watchdog:
         stalls, seen = agent.pulse.take(finishing)
         for stall in stalls:
             state = agent.exact_loops.get(stall.slot_at)
+            progress = self._sampled.pop((stall.slot_at, stall.start_ns), None)
             if not self._within_rate(stall.end_ns):
                 self._memory.cells[layout.H_SUPPRESSED] += 1
-            elif not self._memory.put_record(exact_report.of_exact(agent, state, stall, self._holders)):
+            elif not self._memory.put_record(exact_report.of_exact(agent, state, stall, progress, self._holders)):
                 self._dropped += 1
-            if state is not None and state.progress is not None and state.progress.started == stall.start_ns:
-                state.trail = state.progress = None
         for call in seen:
             self._sites.add(call)
         if finishing:
