@@ -21,7 +21,9 @@ _SINGLE_CALLS = 32  # the longest of one stall; the rest of each kind is summed
 
 def of_exact(agent: Any, state: Any, stall: ExactStall, progress: Any, holders: Any) -> str:
     """``state``: its loop's, or None if that has closed meanwhile; ``progress``: the samples, if there are any."""
-    sampled = progress is not None and progress.spans and state is not None and not exact.takes_stacks(state)
+    unwatched = not stall.ticks and not stall.calls  # we attached in the middle of it: only the samples tell
+    by_samples = unwatched or (state is not None and not exact.takes_stacks(state))
+    sampled = progress is not None and progress.spans and by_samples
     spans = progress.spans if sampled else _spans(stall)
     parts, task, told = state.told(stall.start_ns) if state is not None else ([], None, None)
     pauses = agent.pauses.within(state.ident, stall.start_ns, stall.end_ns) if state is not None else []

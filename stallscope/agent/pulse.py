@@ -167,7 +167,7 @@ class Pulse:
             return False
         if tid == get_native_id():
             return not self.functions["open"](slot_at, epoll, mark, running)
-        return not self.functions["expect"](tid, slot_at, epoll, mark)
+        return not self.functions["expect"](tid, slot_at, epoll, mark, running)
 
     def undeclared(self) -> List[Tuple[int, int, str]]:
         """(slot, thread, path of the object that waits) of each loop that was found by its waits alone."""

@@ -16,7 +16,7 @@ static struct {
 } expected[LOOPS];
 static _Atomic int expected_count;
 
-int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd)
+int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 {
     for (int i = 0; i < LOOPS; i++) {
         if (atomic_load(&expected[i].tid) != 0)
@@ -24,6 +24,7 @@ int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd)
         expected[i].slot_at = slot_at;
         expected[i].epoll_fd = epoll_fd;
         expected[i].mark_fd = mark_fd;
+        __atomic_store_n(&cells_at(slot_at)[L_STARTED], running ? now_ns() : 0, __ATOMIC_RELAXED);
         atomic_store(&expected[i].tid, tid);
         atomic_fetch_add(&expected_count, 1);
         return 0;
@@ -38,6 +39,16 @@ void found_stop(void)
     atomic_store(&expected_count, 0);
 }
 
+/* The iteration that the loop was met in ends with this wait: as far as it was watched, it counts. */
+static void end_adopted(struct thread *t)
+{
+    uint64_t begun = t->cells != NULL ? __atomic_load_n(&t->cells[L_STARTED], __ATOMIC_RELAXED) : 0;
+    if (begun == 0)
+        return;
+    atomic_store(&t->started_ns, begun);
+    iteration_ends(t);
+}
+
 /* The calling thread enters a wait: is it the loop that was expected here? */
 static bool opened_as_expected(int epoll_fd)
 {
@@ -47,7 +58,10 @@ static bool opened_as_expected(int epoll_fd)
             continue;
         atomic_store(&expected[i].tid, 0);
         atomic_fetch_sub(&expected_count, 1);
-        return thread_open(expected[i].slot_at, expected[i].epoll_fd, expected[i].mark_fd, false) == 0;
+        if (thread_open(expected[i].slot_at, expected[i].epoll_fd, expected[i].mark_fd, false) != 0)
+            return false;
+        end_adopted(thread_self());
+        return true;
     }
     return false;
 }

@@ -83,15 +83,15 @@ static void *open_loop(void *self, void *arguments)
     return number(thread_open(slot_at, epoll_fd, mark_fd, running != 0) == 0 ? 0 : ENOMEM);
 }
 
-/* expect(tid, slot_at, epoll_fd, mark_fd) -> 0 or errno: the loop of another thread, from its next wait on. */
+/* expect(tid, slot_at, epoll_fd, mark_fd, running) -> 0 or errno: the loop of another thread, from its next wait on. */
 static void *expect_loop(void *self, void *arguments)
 {
     unsigned long long slot_at = 0;
-    int tid = 0, epoll_fd = -1, mark_fd = -1;
+    int tid = 0, epoll_fd = -1, mark_fd = -1, running = 0;
     (void)self;
-    if (!py.Arg_ParseTuple(arguments, "iKii", &tid, &slot_at, &epoll_fd, &mark_fd))
+    if (!py.Arg_ParseTuple(arguments, "iKiip", &tid, &slot_at, &epoll_fd, &mark_fd, &running))
         return NULL;
-    return number(thread_expect(tid, slot_at, epoll_fd, mark_fd) == 0 ? 0 : ENOMEM);
+    return number(thread_expect(tid, slot_at, epoll_fd, mark_fd, running != 0) == 0 ? 0 : ENOMEM);
 }
 
 /* close(): the calling thread's loop has ended its run; its last iteration ends here. */

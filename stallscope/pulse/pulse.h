@@ -261,8 +261,9 @@ void run_ends_with_wait(void);  /* the loop will wait once more, and then leave 
 /* The agent declares the calling thread's loop; `running`: it is in the middle of an iteration. Returns 0, or -1: no
  * room. */
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
-/* The same for a loop that runs in another thread: it is opened as that enters its next wait. */
-int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd);
+/* The same for a loop that runs in another thread: it is opened as that enters its next wait. Until then the start of
+ * an iteration that it is in (`running`) stands in its slot alone, for the agent: a handler that hangs never gets there. */
+int thread_expect(pid_t tid, uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
 void thread_close(void);
 int threads_start(void);   /* once in a process, and again in a forked child; 0, or the error's number */
 void threads_stop(void);   /* every thread's hooks become pass-throughs */

@@ -275,8 +275,8 @@ static void expected(void)
 {
     begin(100 * MILLISECOND);
     int fd = epoll_create1(0), other = epoll_create1(0);
-    CHECK_EQUAL(thread_expect(getpid(), slot_at(3), fd, -1), 0);
-    CHECK_EQUAL(thread_expect(1, slot_at(4), other, -1), 0);
+    CHECK_EQUAL(thread_expect(getpid(), slot_at(3), fd, -1, false), 0);
+    CHECK_EQUAL(thread_expect(1, slot_at(4), other, -1, false), 0);
     expected_later((void *)(intptr_t)fd);
     CHECK_EQUAL(iterations_of(3), 100);
     CHECK_EQUAL(iterations_of(4), 0);
