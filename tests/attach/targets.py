@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -108,7 +109,10 @@ def running(executable: str, kind: str) -> Iterator[Target]:
     try:
         yield target
         assert target.process.poll() is None
-    finally:
+    except BaseException:  # what it said before it ended tells more than what then failed here
+        print(f"the target: exit code {target.process.poll()}, stderr {target.end()!r}", file=sys.stderr)
+        raise
+    else:
         complaints = target.end()
     assert complaints == ""
 
@@ -127,6 +131,16 @@ def stay(
             yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, modules, method)
         finally:
             leave(collector)
+
+
+def assert_seen(collector: Collector) -> None:
+    """Iterations come in. A drain may wait for a busy disk as long as we have patience: one more follows it."""
+    limit, is_last = time.monotonic() + PATIENCE_S, False
+    while not collector.iterations and not is_last:
+        is_last = time.monotonic() >= limit
+        collector.drain()
+        time.sleep(0.001)
+    assert collector.iterations
 
 
 class Client:

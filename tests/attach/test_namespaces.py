@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,11 @@ import pytest
 from stallscope.attach import payload
 from stallscope.attach.facts import Facts
 from stallscope.attach.payload import modules_for
-from stallscope.collect.collector import Collector
 from tests.attach.programs import TICKING, apart, is_root, program
-from tests.attach.targets import PATIENCE_S, Target, running, stay
+from tests.attach.targets import Target, assert_seen, running, stay
 from tests.interpreters import every_version, require
 
 pytestmark = pytest.mark.usefixtures("ptrace")
-
-
-def assert_seen(collector: Collector) -> None:
-    """Iterations come in."""
-    limit = time.monotonic() + PATIENCE_S
-    while not collector.iterations and time.monotonic() < limit:
-        collector.drain()
-        time.sleep(0.01)
-    assert collector.iterations
 
 
 @is_root

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
 from stallscope.attach.facts import Facts
 from stallscope.attach.payload import modules_for
-from tests.attach.targets import PATIENCE_S, Client, Target, running, stay
+from tests.attach.targets import Client, Target, assert_seen, running, stay
 from tests.interpreters import every_version, require
 
 pytestmark = pytest.mark.usefixtures("ptrace")
@@ -51,7 +50,7 @@ def test_no_byte_of_a_busy_echo_server_is_wrong(executable: str, tmp_path: Path)
             modules = modules_for(Facts(target.pid))
             for _ in range(CYCLES):
                 with stay(target, tmp_path / "x.stall", modules) as (collector, _):
-                    drain_until_seen(collector)
+                    assert_seen(collector)
         finally:
             client.end()
         assert client.wrong == ""
@@ -59,10 +58,3 @@ def test_no_byte_of_a_busy_echo_server_is_wrong(executable: str, tmp_path: Path)
         after = target.report()
         wanted = {**before, "fds": after["fds"]}  # its connection may not be closed yet
         assert target.settled(wanted) == wanted
-
-
-def drain_until_seen(collector) -> None:  # type: ignore[no-untyped-def]
-    limit = time.monotonic() + PATIENCE_S
-    while not collector.iterations and time.monotonic() < limit:
-        collector.drain()
-    assert collector.iterations

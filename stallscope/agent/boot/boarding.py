@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NAME = "_stallscope_agent"
 _LATE_ANNOTATIONS = 0x1000000  # __future__.annotations.compiler_flag, since 3.8
 _REST_S = 0.0005
-_PATIENCE_NS = 3_000_000_000
+_PATIENCE_NS = 10_000_000_000  # the collector writes to its disk first, which may be busy for seconds
 _OFFERED, _TAKEN, _ENDED = b"\2", b"\3", b"\4"
 _SILENCE_NS = 3_000_000_000  # an owner that we cannot see is alive as long as it drains
 
