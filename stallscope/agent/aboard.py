@@ -131,11 +131,6 @@ class Agent:
         except Exception as error:
             self.failed(error)
 
-    def state_of(self, loop: Any) -> Optional[LoopState]:
-        """What is kept of a loop of asyncio's that is observed; None for any other."""
-        state = self.states.get(id(loop))
-        return state if state is not None and state.loop() is loop else None
-
     def open_loop(self, kind: str, loop: Any, ident: int, tid: int, running: bool) -> Optional[LoopState]:
         """A slot for a loop that runs in that thread; None when all are taken."""
         loop_at = self.slots.take(kind, type(loop).__name__, ident, tid)
@@ -201,10 +196,6 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
-        # Of asyncio's loops, by their ids. Not in the loop: to touch ``loop.__dict__`` once makes each access to one of
-        # its attributes slower from then on (CPython 3.11 keeps values inline), by 0.4 us an iteration in all. Only our
-        # Python wrappers need it there, too.
-        self.states: Dict[int, LoopState] = {}
         self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None
         self.slots = LoopSlots(self.memory, layout.UNDECLARED if self.config.get("pulse") else layout.LOOPS)

@@ -56,9 +56,7 @@ class AsyncioHooks:
         self._track = BaseEventLoop._set_coroutine_origin_tracking  # type: ignore[attr-defined]
         self._run = Handle._run
         self._tracked = _tracking(self, self._track)
-        builtin = self._builtin()
-        self._wraps = builtin is None
-        self._ran = builtin or _running(self._agent, self, self._run)
+        self._ran = self._builtin() or _running(self._agent, self, self._run)
         self._installed = True
         BaseEventLoop._set_coroutine_origin_tracking = self._tracked  # type: ignore[attr-defined]
         Handle._run = self._ran  # type: ignore[assignment, method-assign]
@@ -70,7 +68,7 @@ class AsyncioHooks:
         self._installed = False
         for state in states:
             state.files.close()
-            self._take_off(state.loop(), state)
+            _take_off(state.loop(), state)
         if self._handles.__dict__.get("_run") is self._ran:
             self._handles._run = self._run  # type: ignore[method-assign]
         if self._loops.__dict__.get("_set_coroutine_origin_tracking") is self._tracked:
@@ -90,7 +88,7 @@ class AsyncioHooks:
         """A handler of a loop ran that is not observed in this thread: it is new to us, or we are a forked child."""
         if not self._agent.alive[0]:
             self._agent.adopt_in_child(loop)
-        elif self._agent.state_of(loop) is None and ref(loop) not in self._unseen:
+        elif STATE not in loop.__dict__ and ref(loop) not in self._unseen:
             self.adopt(loop)
 
     def adopt_running(self, loop: Any, ident: int, tid: int) -> None:
@@ -99,14 +97,14 @@ class AsyncioHooks:
         if loop is None or getattr(loop, "_thread_id", None) != ident or _waits(ident):
             return
         self.adopt(loop, ident, tid)
-        state = self._agent.state_of(loop)
+        state = loop.__dict__.get(STATE)
         if state is not None and _waits(ident):  # since we looked, by a ``select`` that it had fetched before
             state.started = self._agent.memory.cells[state.cell + layout.L_STARTED] = 0
 
     def run_failed(self, loop: Any, error: Exception) -> None:
         """After a handler something went wrong: a loop not met before, or an error."""
         try:
-            if isinstance(error, AttributeError) and self._agent.state_of(loop) is None:
+            if isinstance(error, AttributeError) and STATE not in loop.__dict__:
                 self.meet(loop)
             else:
                 self._agent.failed(error)
@@ -115,7 +113,7 @@ class AsyncioHooks:
 
     def run_changes(self, loop: Any) -> None:
         """The loop is about to run, or has just ended its run, or its debug flag was set."""
-        state = self._agent.state_of(loop)
+        state = loop.__dict__.get(STATE)
         if ref(loop) in self._unseen:
             if loop._thread_id is None:  # its run ended
                 self._unseen.discard(ref(loop))
@@ -130,22 +128,20 @@ class AsyncioHooks:
         ``is_new``: the process was forked in the middle of an iteration, which is its parent's.
         """
         selector = getattr(loop, "_selector", None)
-        if selector is None or not type(selector).__dictoffset__ or not self._agent.aboard():
+        if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
             return
         running = loop._thread_id is not None and not is_new  # adopted in the middle of an iteration
         state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id(), running)
         if state is None:
             self._unseen.add(ref(loop))
             return
-        self._agent.states[id(loop)] = state
-        if self._wraps or not state.exact:
-            loop.__dict__[STATE] = state
+        loop.__dict__[STATE] = state
         if not state.exact:
             self._measure_waits(state, selector, running)
         if not self._agent.alive[0]:  # the agent left meanwhile
             self._agent.pauses.uninstall()
             state.files.close()
-            self._take_off(loop, state)
+            _take_off(loop, state)
 
     def _measure_waits(self, state: LoopState, selector: Any, running: bool) -> None:
         if running:
@@ -155,22 +151,9 @@ class AsyncioHooks:
 
     def release(self, loop: Any, state: LoopState) -> None:
         """The loop's run is over: its last iteration ends here; nothing of ours stays on it."""
-        self._take_off(loop, state)
+        _take_off(loop, state)
         if self._agent.alive[0]:
             self._agent.close_loop(state, monotonic_ns())
-
-    def _take_off(self, loop: Any, state: LoopState) -> None:
-        """Remove what ``adopt`` put on a loop and its selector, if it is still ours."""
-        if loop is None:
-            return
-        self._agent.states.pop(id(loop), None)
-        if self._wraps or not state.exact:
-            loop.__dict__.pop(STATE, None)
-        selector = loop._selector
-        if state.exact or selector is None:
-            return
-        if getattr(selector.__dict__.get("select"), STATE, None) is state:
-            del selector.select
 
 
 def _waits(ident: int) -> bool:
@@ -181,6 +164,16 @@ def _waits(ident: int) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _take_off(loop: Any, state: LoopState) -> None:
+    """Remove what ``adopt`` put on a loop and its selector, if it is still ours."""
+    if loop is None:
+        return
+    loop.__dict__.pop(STATE, None)
+    selector = loop._selector
+    if selector is not None and getattr(selector.__dict__.get("select"), STATE, None) is state:
+        del selector.select
 
 
 def _tracking(hooks: AsyncioHooks, track: Callable[[Any, bool], None]) -> Callable[[Any, bool], None]:
@@ -231,8 +224,8 @@ def _passed_on(agent: Any, state: LoopState, select: Callable[[Any], Any], timeo
     loop = state.loop()
     if loop is not None:
         agent.adopt_in_child(loop)
-        adopted = agent.state_of(loop)
-        if adopted is not None and adopted is not state:
+        adopted = loop.__dict__.get(STATE, state)
+        if adopted is not state:
             adopted.started = 0  # the iteration that ends here was its parent's
             return loop._selector.select(timeout)
     return select(timeout)

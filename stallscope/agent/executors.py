@@ -57,7 +57,7 @@ class Executors:
             pools = _by_queue(list(threads.items()))
         except RuntimeError:  # a thread came or went meanwhile
             return
-        defaults = [getattr(loop, "_default_executor", None) for loop in loops]
+        defaults = [getattr(loop, "__dict__", {}).get("_default_executor") for loop in loops]
         for queue, several in pools:
             executor = _executor_of(several[0])
             key = (_name_of(several[0]), any(executor is one for one in defaults if one is not None))

@@ -48,7 +48,7 @@ first, second = named_loop("First"), named_loop("Second")
 first.run_until_complete(asyncio.sleep(0))
 if %(sabotaged)r:
     async def sabotage():
-        state = agent().state_of(first)
+        state = first._stallscope_state
         %(sabotage)s
     first.run_until_complete(asyncio.sleep(0))
     work, whole = (lambda loop: sabotaged(loop)), work

@@ -74,9 +74,7 @@ def is_hooked() -> list[str]:
 
 def is_observed(loop: Any) -> bool:
     """Whether something of the agent's is on this loop or its selector."""
-    found = agent()
-    known = found is not None and found.state_of(loop) is not None
-    return known or "_stallscope_state" in loop.__dict__ or "select" in loop.selector.__dict__
+    return "_stallscope_state" in loop.__dict__ or "select" in loop.selector.__dict__
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
@@ -98,7 +96,7 @@ def spin(milliseconds: float) -> None:
 
 def stall_until_seen() -> None:
     """Block the running loop until the watchdog has sampled it, and a threshold longer."""
-    state = agent().state_of(asyncio.get_running_loop())
+    state = asyncio.get_running_loop().__dict__["_stallscope_state"]
     wait_until(lambda: state.progress is not None and state.progress.handler is not None)
     sleep(0.012)
 
