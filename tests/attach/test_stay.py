@@ -42,6 +42,7 @@ def test_an_idle_loop_is_left_as_it_was(executable: str, tmp_path: Path) -> None
         cycles(target, tmp_path, CYCLES)
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_busy_echo_server_is_wrong(executable: str, tmp_path: Path) -> None:
     with running(executable, "echo") as target:
         before = target.report()
