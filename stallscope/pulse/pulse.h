@@ -203,7 +203,6 @@ struct thread {
     /* the ring in which finished stalls leave: one writer, the loop's thread; one reader, the agent */
     uint8_t *ring;
     _Atomic uint64_t ring_head, ring_tail;
-    uint64_t ring_lost;
 
     int connecting_fd;            /* the last connection that was begun without waiting for it, and where to */
     unsigned connecting_size;
