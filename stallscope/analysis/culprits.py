@@ -75,8 +75,8 @@ class Blame:
         self.ns += part.ns
         self.samples += part.samples
         self.exact_ns += 0 if part.samples else part.ns
-        self.calls += part.count
-        self.summed_ns += part.ns if part.count > 1 else 0
+        self.calls += part.calls
+        self.summed_ns += part.ns if part.calls > 1 else 0
         self.by_stall[stall] += part.ns
         self.causes[part.cause] += part.ns
         if part.stack:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from stallscope.analysis.preemption import waited_for_cpu
 from stallscope.analysis.sites import bare, entry, location
@@ -48,9 +48,8 @@ _LOCK_FUNCTIONS = frozenset({"acquire", "wait", "_wait_for_tstate_lock", "join",
 _LOCK_FILES = ("/threading.py", "/queue.py", "/_base.py", "/multiprocessing/synchronize.py")
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a stall that one piece of evidence explains; `samples` is 0 where it was measured exactly, and `count`
+class Slice(NamedTuple):
+    """A part of a stall that one piece of evidence explains; `samples` is 0 where it was measured exactly, and `calls`
     the number of calls that were timed."""
 
     ns: int
@@ -58,7 +57,7 @@ class Slice:
     call: Call | None = None
     stack: Stack = ()
     samples: int = 0
-    count: int = 0
+    calls: int = 0
 
 
 def ledger(slices: Iterable[Slice]) -> dict[Cause, int]:
@@ -70,7 +69,7 @@ def ledger(slices: Iterable[Slice]) -> dict[Cause, int]:
 
 
 def divide(stall: Stall, threshold_ns: int) -> list[Slice]:
-    """The parts of a stall, each explained once: their ns sum exactly to the stall's duration."""
+    """The parts of a stall, each explained once, those that are alike as one: their ns sum exactly to its duration."""
     left = _Uncovered(stall.start_ns, stall.start_ns + stall.duration_ns)
     slices = _exact(stall, left)
     spans = _with_calls(sorted(stall.spans, key=lambda s: s.from_ns))
@@ -79,7 +78,7 @@ def divide(stall: Stall, threshold_ns: int) -> list[Slice]:
     for before, span in zip([None, *spans], spans, strict=False):
         slices += _parts(span, before, left, context)
     slices.append(Slice(left.total_ns, "unexplained"))
-    return [part for part in slices if part.ns > 0]
+    return _together(part for part in slices if part.ns > 0)
 
 
 def wait_cause(call: Call) -> Cause:
@@ -128,12 +127,39 @@ class _Uncovered:
 
     def take(self, lo: int, hi: int) -> int:
         """Covers [lo, hi) and returns how many ns of it were free."""
-        before = self.total_ns
-        kept = []
+        if hi <= lo:
+            return 0
+        taken, kept = 0, []
         for a, b in self._free:
-            kept += [(a, min(b, lo)), (max(a, hi), b)] if lo < hi else [(a, b)]
-        self._free = [(a, b) for a, b in kept if a < b]
-        return before - self.total_ns
+            if b <= lo or hi <= a:
+                kept.append((a, b))
+                continue
+            taken += min(b, hi) - max(a, lo)
+            kept += [(a, lo)] * (a < lo) + [(hi, b)] * (hi < b)
+        self._free = kept
+        return taken
+
+
+def _together(slices: Iterable[Slice]) -> list[Slice]:
+    """Slices of the same evidence for the same code as one: what follows costs so much a slice, and a stall that was
+    sampled ten times has thirty."""
+    alike: dict[object, list[Slice]] = {}
+    for part in slices:
+        # A recording holds each call and stack once, and to hash forty frames costs more than all the rest.
+        key = (part.cause, id(part.call), id(part.stack), part.samples > 0, part.calls > 1)
+        alike.setdefault(key, []).append(part)
+    return [_sum(parts) for parts in alike.values()]
+
+
+def _sum(parts: Sequence[Slice]) -> Slice:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return first._replace(
+        ns=sum(one.ns for one in parts),
+        samples=sum(one.samples for one in parts),
+        calls=sum(one.calls for one in parts),
+    )
 
 
 def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
@@ -153,7 +179,7 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
         call = None if cause == "import" else timed.call
         ns = _covered(timed, stall, left)
         off_ns = min(ns, waited.get(index, 0))
-        slices.append(Slice(ns - off_ns, cause, call, stack, count=timed.count))
+        slices.append(Slice(ns - off_ns, cause, call, stack, calls=timed.count))
         slices.append(Slice(off_ns, "descheduled", None, stack))
     return slices
 

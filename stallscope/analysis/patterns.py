@@ -143,10 +143,12 @@ def _together(
     own = series[process]
     others = sorted(time for other, times in series.items() if other != process for time in times)
     hits = _hits(own, others, window)
+    if hits < MOST_STALLS * len(own):
+        return None
     shifts = [sign * (10 + 7 * number) * window for number in range(SHIFTS // 2) for sign in (1, -1)]
     by_chance = sum(_hits(own, [time + shift for time in others], window) for shift in shifts)
     chance = min(0.999, (1 + by_chance) / (1 + len(own) * SHIFTS))
-    if hits < MOST_STALLS * len(own) or hits <= chance * len(own):
+    if hits <= chance * len(own):
         return None
     ln_p = ln_tail(hits, len(own), chance) + log(tests)
     return None if ln_p > log(PROVEN_P) else (hits, len(own), chance * len(own), exp(max(_LEAST_LN, ln_p)))

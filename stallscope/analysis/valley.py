@@ -13,7 +13,7 @@ Gaussian mixtures by BIC, Silverman's bandwidth test, Gregg's mvalue, and compar
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, floor, inf, lgamma, log, log1p, log2
@@ -106,8 +106,9 @@ def rebin(edges_ns: Sequence[float], below: Sequence[int], per_octave: int, tick
     valley_widths, side_widths = (
         (_LOG2_VALLEY_WIDTHS, _LOG2_SIDE_WIDTHS) if per_octave == 1 else (_VALLEY_WIDTHS, _SIDE_WIDTHS)
     )
-    valleys = sorted({window for width in valley_widths for window in _windows(x, width)})
-    return Grid(x, [below[i] for i in edge], edge, valleys, _sides(x, side_widths))
+    windows = {width: _windows(x, width) for width in {*valley_widths, *side_widths}}
+    valleys = sorted({window for width in valley_widths for window in windows[width]})
+    return Grid(x, [below[i] for i in edge], edge, valleys, _sides(x, {width: windows[width] for width in side_widths}))
 
 
 def _borders(edges: Sequence[float], per_octave: int) -> tuple[list[float], list[int]]:
@@ -124,19 +125,25 @@ def _borders(edges: Sequence[float], per_octave: int) -> tuple[list[float], list
 
 def _windows(x: Sequence[float], width: float) -> list[Window]:
     """For each border the shortest window of at least `width` octaves that begins there."""
-    ends = ((i, bisect_left(x, left + width - _SNAP)) for i, left in enumerate(x))
-    return [(i, j) for i, j in ends if j < len(x)]
+    windows, j, top = [], 0, len(x)
+    for i, left in enumerate(x):
+        reach = left + width - _SNAP
+        while j < top and x[j] < reach:
+            j += 1
+        if j == top:
+            break
+        windows.append((i, j))
+    return windows
 
 
-def _sides(x: Sequence[float], widths: Sequence[float]) -> list[list[Window]]:
+def _sides(x: Sequence[float], by_width: Mapping[float, list[Window]]) -> list[list[Window]]:
     """The windows of each width, and in a list of their own those that a wide bucket stretches: of windows as wide as
     each other the fullest is the best, of others not."""
-    sides, stretched = [], set()
-    for width in widths:
-        windows = _windows(x, width)
-        stretched |= {(i, j) for i, j in windows if x[j] - x[i] > width + STRETCHED}
+    sides, stretched = [], set[Window]()
+    for width, windows in by_width.items():
+        stretched.update((i, j) for i, j in windows if x[j] - x[i] > width + STRETCHED)
         sides.append([window for window in windows if window not in stretched])
-    return [*sides, sorted(stretched)]
+    return [windows for windows in (*sides, sorted(stretched)) if windows]
 
 
 def find_gaps(grid: Grid, lowest_ns: float, proven_p: float, suspected_p: float) -> list[Gap]:
@@ -177,18 +184,17 @@ def _best_gap(grid: Grid, first: int, last: int, lowest: float) -> Gap | None:
 
 def _densest(
     x: Sequence[float], below: Sequence[int], sides: Sequence[Sequence[Window]], *, leftward: bool
-) -> list[list[Side]]:
+) -> list[tuple[Side, ...]]:
     """For each border the fullest window of each width that lies wholly left (or right) of it."""
-    table: list[list[Side]] = [[] for _ in x]
+    columns = []
+    step = 1 if leftward else -1
     for windows in sides:
         fullest: list[Side] = [(0, 1.0)] * len(x)
         for i, j in windows:
             at = j if leftward else i
             fullest[at] = max(fullest[at], (below[j] - below[i], x[j] - x[i]))
-        step = 1 if leftward else -1
-        for row, side in zip(table[::step], accumulate(fullest[::step], max), strict=True):
-            row.append(side)
-    return table
+        columns.append([*accumulate(fullest[::step], max)][::step])
+    return [*zip(*columns, strict=True)]
 
 
 def _ln_p(sides: Sequence[Side], count: int, width: float) -> float:
