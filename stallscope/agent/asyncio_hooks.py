@@ -21,6 +21,7 @@ from time import monotonic_ns
 from types import BuiltinFunctionType, CoroutineType, FunctionType, MethodType
 
 from . import handlers, layout, runner
+from .loop_state import attribute_of
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class AsyncioHooks:
         """A handler of a loop ran that is not observed in this thread: it is new to us, or we are a forked child."""
         if not self._agent.alive[0]:
             self._agent.adopt_in_child(loop)
-        elif STATE not in loop.__dict__ and ref(loop) not in self._unseen:
+        elif ref(loop) not in self._unseen and attribute_of(loop, STATE) is None:
             self.adopt(loop)
 
     def adopt_running(self, loop: Any, ident: int, tid: int) -> None:
@@ -97,14 +98,14 @@ class AsyncioHooks:
         if loop is None or getattr(loop, "_thread_id", None) != ident or _waits(ident):
             return
         self.adopt(loop, ident, tid)
-        state = loop.__dict__.get(STATE)
+        state = attribute_of(loop, STATE)
         if state is not None and _waits(ident):  # since we looked, by a ``select`` that it had fetched before
             state.started = self._agent.memory.cells[state.cell + layout.L_STARTED] = 0
 
     def run_failed(self, loop: Any, error: Exception) -> None:
         """After a handler something went wrong: a loop not met before, or an error."""
         try:
-            if isinstance(error, AttributeError) and STATE not in loop.__dict__:
+            if isinstance(error, AttributeError) and attribute_of(loop, STATE) is None:
                 self.meet(loop)
             else:
                 self._agent.failed(error)
@@ -113,7 +114,7 @@ class AsyncioHooks:
 
     def run_changes(self, loop: Any) -> None:
         """The loop is about to run, or has just ended its run, or its debug flag was set."""
-        state = loop.__dict__.get(STATE)
+        state = attribute_of(loop, STATE)
         if ref(loop) in self._unseen:
             if loop._thread_id is None:  # its run ended
                 self._unseen.discard(ref(loop))
@@ -128,14 +129,14 @@ class AsyncioHooks:
         ``is_new``: the process was forked in the middle of an iteration, which is its parent's.
         """
         selector = getattr(loop, "_selector", None)
-        if selector is None or not hasattr(selector, "__dict__") or not self._agent.aboard():
+        if selector is None or not type(selector).__dictoffset__ or not self._agent.aboard():
             return
         running = loop._thread_id is not None and not is_new  # adopted in the middle of an iteration
         state = self._agent.open_loop("asyncio", loop, ident or get_ident(), tid or get_native_id(), running)
         if state is None:
             self._unseen.add(ref(loop))
             return
-        loop.__dict__[STATE] = state
+        object.__setattr__(loop, STATE, state)
         if not state.exact:
             self._measure_waits(state, selector, running)
         if not self._agent.alive[0]:  # the agent left meanwhile
@@ -170,9 +171,10 @@ def _take_off(loop: Any, state: LoopState) -> None:
     """Remove what ``adopt`` put on a loop and its selector, if it is still ours."""
     if loop is None:
         return
-    loop.__dict__.pop(STATE, None)
+    if attribute_of(loop, STATE) is not None:
+        object.__delattr__(loop, STATE)
     selector = loop._selector
-    if selector is not None and getattr(selector.__dict__.get("select"), STATE, None) is state:
+    if getattr(attribute_of(selector, "select"), STATE, None) is state:
         del selector.select
 
 
@@ -224,8 +226,8 @@ def _passed_on(agent: Any, state: LoopState, select: Callable[[Any], Any], timeo
     loop = state.loop()
     if loop is not None:
         agent.adopt_in_child(loop)
-        adopted = loop.__dict__.get(STATE, state)
-        if adopted is not state:
+        adopted = attribute_of(loop, STATE)
+        if adopted is not None and adopted is not state:
             adopted.started = 0  # the iteration that ends here was its parent's
             return loop._selector.select(timeout)
     return select(timeout)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from . import text
+from .loop_state import attribute_of
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Executors:
             pools = _by_queue(list(threads.items()))
         except RuntimeError:  # a thread came or went meanwhile
             return
-        defaults = [getattr(loop, "__dict__", {}).get("_default_executor") for loop in loops]
+        defaults = [attribute_of(loop, "_default_executor") for loop in loops]
         for queue, several in pools:
             executor = _executor_of(several[0])
             key = (_name_of(several[0]), any(executor is one for one in defaults if one is not None))

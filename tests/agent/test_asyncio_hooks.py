@@ -176,3 +176,30 @@ def test_loops_without_a_slot_run_on_unseen_and_slots_are_given_away_again(obser
     if not observing.library:
         assert f"{len(selects) - len(counted)} loops" in missing
     assert any(what.endswith(" loops") for what in missing)
+
+
+INLINE = """
+import asyncio, gc, time
+from truth import *
+
+def is_inline(thing):
+    # CPython 3.11 and 3.12 make a dict of an object's attributes only when somebody asks for it, and are slower then.
+    return not any(type(one) is dict and ("_ready" in one or "_fd_to_key" in one) for one in gc.get_referents(thing))
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.run_in_executor(None, time.sleep, 0)
+    until = time.monotonic() + 0.25  # the watchdog looks at loops and their pools ten times a second
+    while time.monotonic() < until: await asyncio.sleep(0.001)
+    stall_until_seen()
+
+never_run, loop = asyncio.new_event_loop(), named_loop("Run")
+for _ in range(2): loop.run_until_complete(main())
+tell(bare=[is_inline(never_run), is_inline(never_run._selector)], ours=[is_inline(loop), is_inline(loop._selector)])
+"""
+
+
+def test_attributes_of_a_loop_and_its_selector_stay_as_fast_as_they_were(observing: Observing) -> None:
+    ran = observing.run(INLINE)
+    assert ran.iterations("Run") > 100
+    assert ran.told["ours"] == ran.told["bare"]

@@ -96,7 +96,7 @@ def spin(milliseconds: float) -> None:
 
 def stall_until_seen() -> None:
     """Block the running loop until the watchdog has sampled it, and a threshold longer."""
-    state = asyncio.get_running_loop().__dict__["_stallscope_state"]
+    state = asyncio.get_running_loop()._stallscope_state
     wait_until(lambda: state.progress is not None and state.progress.handler is not None)
     sleep(0.012)
 
