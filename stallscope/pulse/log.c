@@ -7,15 +7,17 @@
 #define RING_BYTES (1u << 18)
 #define DRAWN 512              /* a power of two */
 #define DRAWS_A_SECOND 200
+#define FEW_A_SECOND 32        /* of each kind of call: so many are looked at one by one */
 #define NOTEWORTHY_NS 50000    /* a call of this length is worth a stack, as long as there are few */
 #define SAME_WAIT_NS 100000    /* the GIL is waited for in turns of 5 ms: one wait */
 
-/* How often each kind of call came. Stacks of short calls are drawn: of the first, of every one that is twice as far
- * along as the last, and of those that took long; each stands for all that came since. */
+/* How often each kind of call came. Stacks of short calls are drawn: of the first ones in each second, so that no site
+ * of a kind that comes seldom is missed, of every one that is twice as far along as the last, and of those that took
+ * long; each stands for all that came since. */
 struct drawn {
     uint64_t count[HOOKS_MAX], weight[HOOKS_MAX], weight_ns[HOOKS_MAX];
     uint64_t second;
-    unsigned this_second;
+    unsigned this_second, of_kind[HOOKS_MAX];
 };
 
 int log_prepare(struct thread *t)
@@ -93,12 +95,15 @@ static struct call described(unsigned hook, uint64_t start_ns, uint64_t end_ns, 
     return call;
 }
 
-static bool within_rate(struct drawn *drawn, uint64_t now)
+/* Whether it is among the first of its kind in this second. */
+static bool is_seldom(struct drawn *drawn, unsigned hook, uint64_t now)
 {
     uint64_t second = now / 1000000000u;
-    if (second != drawn->second)
+    if (second != drawn->second) {
         drawn->second = second, drawn->this_second = 0;
-    return drawn->this_second++ < DRAWS_A_SECOND;
+        memset(drawn->of_kind, 0, sizeof drawn->of_kind);
+    }
+    return drawn->of_kind[hook]++ < FEW_A_SECOND;
 }
 
 static void write_seen(struct thread *t, const struct call *call)
@@ -119,15 +124,14 @@ static bool is_power_of_two(uint64_t count)
 }
 
 /* A call that cannot block (its descriptor was set so) was slow because the thread did not run: no site of interest. */
-static bool worth_a_stack(struct thread *t, unsigned hook, uint64_t now, intptr_t a)
+static bool worth_a_stack(struct thread *t, unsigned hook, intptr_t a)
 {
-    enum kind kind = hooks[hook].kind;
-    return within_rate(t->drawn, now) && !is_nonblocking(kind, a);
+    return t->drawn->this_second++ < DRAWS_A_SECOND && !is_nonblocking(hooks[hook].kind, a);
 }
 
 static void draw(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b)
 {
-    if (hook == gil_wait_hook || !worth_a_stack(t, hook, end_ns, a))
+    if (hook == gil_wait_hook || !worth_a_stack(t, hook, a))
         return;
     struct call call = described(hook, start_ns, end_ns, a, b);
     call.token = stack_wanted(t);
@@ -215,7 +219,8 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
         return;
     }
     add_to_sum(t, hook, start_ns, end_ns, a, b);
-    if (spent >= NOTEWORTHY_NS || is_power_of_two(count))
+    bool is_drawn = is_seldom(drawn, hook, end_ns) || spent >= NOTEWORTHY_NS || is_power_of_two(count);
+    if (is_drawn)
         draw(t, hook, start_ns, end_ns, a, b);
 }
 
