@@ -25,7 +25,7 @@ from .loop_state import attribute_of
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, List, Set
+    from typing import Any, Callable, Dict, List, Set
 
     from .loop_state import LoopState
 
@@ -47,6 +47,7 @@ class AsyncioHooks:
         self._installed = False
         self._pulse: Any = None
         self._unseen: Set[Any] = set()  # references to running loops that found no slot
+        self._adopting: Dict[int, object] = {}  # who is at it, by the loop's id
 
     def install(self) -> None:
         """Hook the classes; asyncio must have been imported."""
@@ -127,7 +128,20 @@ class AsyncioHooks:
         """Observe the loop, which runs in that thread, or is about to; 0 is this one.
 
         ``is_new``: the process was forked in the middle of an iteration, which is its parent's.
+
+        The thread that brought us meets the loop while its own does: the second one leaves it to the first. A loop that
+        was adopted twice had a wrapper around a wrapper, and they called each other without end when the agent left.
         """
+        token = object()
+        if self._adopting.setdefault(id(loop), token) is not token:
+            return
+        try:
+            if is_new or attribute_of(loop, STATE) is None:
+                self._adopt(loop, ident, tid, is_new)
+        finally:
+            del self._adopting[id(loop)]
+
+    def _adopt(self, loop: Any, ident: int, tid: int, is_new: bool) -> None:
         selector = getattr(loop, "_selector", None)
         if selector is None or not type(selector).__dictoffset__ or not self._agent.aboard():
             return
@@ -225,9 +239,10 @@ def _passed_on(agent: Any, state: LoopState, select: Callable[[Any], Any], timeo
     """The wait of a loop that is not observed now: the agent left, or we are a child forked by a handler."""
     loop = state.loop()
     if loop is not None:
+        before = attribute_of(loop, STATE)
         agent.adopt_in_child(loop)
         adopted = attribute_of(loop, STATE)
-        if adopted is not None and adopted is not state:
+        if adopted is not None and adopted is not before:
             adopted.started = 0  # the iteration that ends here was its parent's
             return loop._selector.select(timeout)
     return select(timeout)
