@@ -41,9 +41,9 @@ def waits_for_gil(agent: Any, state: Any) -> bool:
 def name_undeclared(agent: Any) -> None:
     """Open and close the states of loops that the pulse found by itself, and learn their stacks at rest."""
     known = {state.loop_at for state in agent.open_loops}
-    for loop_at, tid, path in agent.pulse.undeclared():
+    for loop_at, tid, ident, path in agent.pulse.undeclared():
         if loop_at not in known:
-            _open(agent, loop_at, tid, path)
+            _open(agent, loop_at, tid, ident, path)
     for state in list(agent.open_loops):
         if type(state) is Undeclared and not state.running():
             agent.open_loops.remove(state)
@@ -86,8 +86,7 @@ def close_at_exit(agent: Any) -> None:
             agent.close_loop(state, monotonic_ns())
 
 
-def _open(agent: Any, loop_at: int, tid: int, path: str) -> None:
-    ident = _ident_of(tid)
+def _open(agent: Any, loop_at: int, tid: int, ident: int, path: str) -> None:
     state = Undeclared(agent.memory.cells, loop_at, tid, ident)
     state.resting = _stack_at_rest(state)
     state.kind = _kind_of(path, walk(sys._current_frames().get(ident)))
@@ -103,20 +102,6 @@ def _kind_of(path: str, stack: Stack) -> str:
             return kind
     files = [code.co_filename for code, _ in stack]
     return next((kind for sign, kind in _BY_FRAME if any(sign in file for file in files)), "epoll")
-
-
-def _ident_of(tid: int) -> int:
-    """CPython's identity of a kernel thread; 0 for one that Python knows nothing of.
-
-    The clock of a thread has its number in it, in glibc and in musl. ``threading`` may not have been imported, and
-    gevent's monkey patch puts greenlets into its tables. A thread that has a frame lives as long as we keep the GIL.
-    """
-    from time import pthread_getcpuclockid  # here: macOS has none, and no pulse
-
-    for ident in sys._current_frames():
-        if ~(pthread_getcpuclockid(ident) >> 3) == tid:
-            return ident
-    return 0
 
 
 def _stack_at_rest(state: ExactLoop) -> Optional[Stack]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from _thread import get_ident
-from time import clock_gettime_ns, monotonic_ns
+from time import monotonic_ns
 
 from .stacks import walk
+from .thread_facts import cpu_ns_of
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Tuple
 
     from .stacks import Stack
 
@@ -48,21 +49,12 @@ class Holders:
 
 
 def _cpu_times(but: List[int]) -> Dict[int, int]:
-    """CPU time by thread identity: a thread that has a frame lives as long as we keep the GIL."""
-    try:
-        from time import pthread_getcpuclockid
-    except ImportError:  # macOS
-        return {}
+    """CPU time by thread identity, of the threads that ``threading`` knows: it alone has both names of a thread."""
+    threads: Dict[Any, Any] = getattr(sys.modules.get("threading"), "_active", {})
     found = {}
-    for ident in sys._current_frames():
-        spent = _cpu_time(pthread_getcpuclockid, ident) if ident not in but else None
+    for ident, thread in list(threads.items()):
+        tid = getattr(thread, "_native_id", None)  # gevent puts greenlets there
+        spent = cpu_ns_of(tid) if type(tid) is int and ident not in but else None
         if spent is not None:
             found[ident] = spent
     return found
-
-
-def _cpu_time(clock_of: "object", ident: int) -> Optional[int]:
-    try:
-        return clock_gettime_ns(clock_of(ident))  # type: ignore[operator]
-    except OSError:
-        return None

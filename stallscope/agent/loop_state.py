@@ -31,7 +31,7 @@ class LoopState:
         self.cell = loop_at // layout.CELL
         self.base = (loop_at + layout.LOOP_HISTOGRAM_AT) // layout.CELL
         self.tid = tid
-        self.files = ThreadFiles(tid, ident)
+        self.files = ThreadFiles(tid)
         self.ident = ident
         self.seen = 0  # when the watchdog last looked, ns, and
         self.cpu_ns: Optional[int] = None  # the CPU time of the thread at that moment

@@ -169,9 +169,9 @@ class Pulse:
             return not self.functions["open"](slot_at, epoll, mark, running)
         return not self.functions["expect"](tid, slot_at, epoll, mark, running)
 
-    def undeclared(self) -> List[Tuple[int, int, str]]:
-        """(slot, thread, path of the object that waits) of each loop that was found by its waits alone."""
-        found: List[Tuple[int, int, str]] = self.functions["undeclared"]()
+    def undeclared(self) -> List[Tuple[int, int, int, str]]:
+        """(slot, thread, its identity, path of the waiting object) of each loop that was found by its waits alone."""
+        found: List[Tuple[int, int, int, str]] = self.functions["undeclared"]()
         return found
 
     def dropped(self) -> int:

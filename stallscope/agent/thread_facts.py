@@ -81,8 +81,8 @@ class ThreadFiles:
     sample through in a stall of 50 ms. The descriptors are high numbers, out of the program's way.
     """
 
-    def __init__(self, tid: int, ident: int) -> None:
-        self._clock = _cpu_clock(ident)
+    def __init__(self, tid: int) -> None:
+        self._tid = tid
         self._files = [_opened(f"/proc/self/task/{tid}/{name}") for name in ("schedstat", "syscall", "status")]
 
     def cpu_ns(self) -> Optional[int]:
@@ -90,10 +90,7 @@ class ThreadFiles:
 
         The time in ``schedstat`` will not do: of a running thread it is brought up to date at ticks of 4 ms only.
         """
-        try:
-            return None if self._clock is None else clock_gettime_ns(self._clock)
-        except OSError:  # the thread is gone
-            return None
+        return cpu_ns_of(self._tid)
 
     def facts(self) -> Facts:
         """Read everything; against a busy thread only what shows that it is busy. Never raises."""
@@ -119,19 +116,18 @@ class ThreadFiles:
                 continue
 
 
-def _cpu_clock(ident: int) -> Optional[int]:
-    """The clock of a thread: to ask for that of one that is gone is a crash.
+def cpu_ns_of(tid: int) -> Optional[int]:
+    """CPU time of a thread by its kernel's number; None for one that is gone, and outside of Linux.
 
-    A thread that has a frame cannot go before we give up the GIL, which nothing here does.
+    The clock's number is put together as the kernel wants it (CPUCLOCK_PERTHREAD and CPUCLOCK_SCHED of
+    <linux/posix-timers.h>), which libc does too. What failed: ``pthread_getcpuclockid``. It reads the thread's own
+    memory, and a thread that ends meanwhile takes that with it, and the program: between two bytecodes of ours the
+    interpreter's lock may go to anybody.
     """
-    if ident not in sys._current_frames():
+    if sys.platform != "linux":
         return None
     try:
-        from time import pthread_getcpuclockid
-    except ImportError:  # macOS
-        return None
-    try:
-        return pthread_getcpuclockid(ident)
+        return clock_gettime_ns(~tid << 3 | 4 | 2)
     except OSError:
         return None
 

@@ -181,8 +181,18 @@ static void *stops(void *self, void *unused)
     return list != NULL ? py._BuildValue("(KN)", (unsigned long long)until, list) : NULL;
 }
 
-/* undeclared() -> [(slot_at, tid, path of the object that waits), ...]: loops known by their waits alone, those that run
- * and those that are over and have no name yet. */
+static uintptr_t ident_of(pid_t tid)
+{
+    for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
+        const struct thread *t = atomic_load(&threads[i]);
+        if (atomic_load(&t->used) && t->tid == tid)
+            return t->ident;
+    }
+    return 0;
+}
+
+/* undeclared() -> [(slot_at, tid, identity of that thread, path of the object that waits), ...]: loops known by their
+ * waits alone, those that run and those that are over and have no name yet. */
 static void *undeclared_loops(void *self, void *unused)
 {
     void *list = py.List_New(0);
@@ -194,8 +204,8 @@ static void *undeclared_loops(void *self, void *unused)
         if (cells[L_EPOCH] == 0 || (!is_open && shared[slot_at + LOOP_TEXT_AT] != '\0'))
             continue;
         const char *path = dladdr((void *)(uintptr_t)cells[L_WAITS_FROM], &object) != 0 ? object.dli_fname : "";
-        void *entry = py._BuildValue("(KiN)", (unsigned long long)slot_at, (int)cells[L_TID],
-                                    py.Unicode_DecodeFSDefault(path));
+        void *entry = py._BuildValue("(KiKN)", (unsigned long long)slot_at, (int)cells[L_TID],
+                                    (unsigned long long)ident_of((pid_t)cells[L_TID]), py.Unicode_DecodeFSDefault(path));
         if (entry != NULL && py.List_Append(list, entry) == 0)
             py._DecRef(entry);
     }

@@ -210,6 +210,7 @@ struct thread {
 
     uintptr_t stack_top;
     pid_t tid;
+    uintptr_t ident;              /* CPython's name for it, which is libc's */
     _Atomic int used;             /* 0: free for another thread */
     uint64_t waited_ns;           /* return of the first wait of what may become a loop */
     uint64_t own_slot_at, own_epoch;  /* where its loop was that nobody declared, for the next one of that library */

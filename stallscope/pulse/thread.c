@@ -160,6 +160,7 @@ struct thread *registered(void)
     if (t == NULL)
         return NULL;
     t->tid = (pid_t)syscall(SYS_gettid);
+    t->ident = (uintptr_t)pthread_self();
     t->main = t->tid == main_tid;
     t->depth = 1;
     t->schedstat.fd = t->status.fd = t->system_call.fd = -1;
