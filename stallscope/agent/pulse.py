@@ -1,6 +1,6 @@
 """The pulse (``stallscope/pulse``, a C library) as the agent uses it: how it comes aboard, and what it hands over.
 
-It is loaded with ``_ctypes`` alone: ``import ctypes`` would bring modules into the program that it did not ask for.
+It is loaded as an extension module is, and brings no module into the program that it did not ask for; ``ctypes`` would.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from _struct import Struct
 from _thread import get_ident, get_native_id
 from os import getpid
+from types import SimpleNamespace
 
 from .stacks import MAX_FRAMES, is_own
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_RTLD_NOW = 2
-_ENTRY = "pulse_functions_1"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_1"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
@@ -236,15 +236,8 @@ class Pulse:
 
 def load(path: str) -> Optional[Pulse]:
     """The library at ``path``, ready to start; None where it cannot be used. Raises nothing."""
-    try:
-        from _ctypes import PyObj_FromPtr, call_function, dlopen, dlsym
-
-        place = bytes(8)
-        if call_function(_entry(path, dlopen, dlsym), (place,)):
-            return None
-        return Pulse(PyObj_FromPtr(int.from_bytes(place, sys.byteorder)))
-    except (ImportError, OSError):
-        return None
+    functions = _functions(path)
+    return None if functions is None else Pulse(functions)
 
 
 def main_has_ended() -> bool:
@@ -261,18 +254,24 @@ def _main_ident() -> int:
     return ident if isinstance(ident, int) else get_ident()
 
 
-def _entry(path: str, dlopen: Callable[[str, int], int], dlsym: Callable[[int, str], int]) -> int:
-    """Address of the library's one entry. Raises OSError where there is none of this format.
+def _functions(path: str) -> Optional[Dict[str, Callable[..., Any]]]:
+    """What the library's one entry hands over, in an ImportError; None where there is none of this format.
 
     The loader knows a library by the path that it was asked for. Where another stallscope left one of another format
     under this path, ours is loaded under one with more slashes.
     """
     for more in ("", "/", "//", "///"):
         try:
-            return dlsym(dlopen(more + path, _RTLD_NOW), _ENTRY)
-        except OSError as error:
-            failed = error
-    raise failed
+            from _imp import create_dynamic  # not in an interpreter that was linked without a loader
+
+            spec: Any = SimpleNamespace(name=_NAME, origin=more + path)
+            create_dynamic(spec)
+        except ImportError as error:
+            if type(error.args[0]) is dict:
+                return error.args[0]
+        except (MemoryError, SystemError):
+            return None
+    return None
 
 
 def _records(raw: bytes) -> Iterator[Tuple[int, int]]:

@@ -1,13 +1,14 @@
-/* What the agent calls: builtin functions, in a dict that pulse_functions_1 makes.
+/* What the agent calls: builtin functions, in a dict that comes out of the library's one entry.
  *
- * The library is loaded with _ctypes alone, whose calls give up the GIL and pass nothing wider than an int by value;
- * so it is asked one thing only, to put the address of that dict into a buffer. */
+ * The library is loaded as an extension module is, though it makes no module: those structures differ from version to
+ * version, and what is a module once the interpreter keeps for good. What failed: loading it with _ctypes. That brings
+ * libffi into the process, which since 3.5 opens its own file and never closes it; and each time it leaves its module
+ * behind. */
 #include "pulse.h"
 #include "python.h"
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -253,14 +254,14 @@ static void *functions(void)
 }
 
 /* The 1 grows with every change of what these functions take and give, and of the records: a process may keep the library
- * of an older stallscope. Puts the dict's address into `to`, as a pointer in native order. 0, or 1: this is no CPython that we know. */
-__attribute__((visibility("default"))) int pulse_functions_1(char *to)
+ * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
+ * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_1(void)
 {
-    if (!python_find())
-        return 1;
-    int state = py.GILState_Ensure();
-    void *dict = functions();
-    memcpy(to, &dict, sizeof dict);
-    py.GILState_Release(state);
-    return dict == NULL;
+    void *dict = python_find() ? functions() : NULL;
+    if (dict != NULL) {
+        py.Err_SetObject(*py.ImportError, dict);
+        py._DecRef(dict);
+    }
+    return NULL;
 }

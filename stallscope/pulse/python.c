@@ -31,7 +31,7 @@ static bool find(void *to, const char *name)
 
 bool python_find(void)
 {
-    bool all = find(&py.None, "_Py_NoneStruct");
+    bool all = find(&py.None, "_Py_NoneStruct") && find(&py.ImportError, "PyExc_ImportError");
 #define FUNCTION(returns, name, parameters) all &= find(&py.name, "Py" #name);
 #include "python.def"
 #undef FUNCTION

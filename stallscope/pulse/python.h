@@ -28,7 +28,7 @@ struct python {
 #define FUNCTION(returns, name, parameters) returns (*name) parameters;
 #include "python.def"
 #undef FUNCTION
-    void *None;
+    void *None, **ImportError;
 };
 
 extern struct python py;

@@ -74,7 +74,7 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
     _remove()
     pieces.rest()
     before = set(sys.modules)
-    _import_for_later(pulse=given.get("pulse") is not None)
+    _import_for_later()
     pieces.rest()
     _load(given["agent"], pieces)
     brought = [name for name in list(sys.modules) if name not in before and not name.startswith(_NAME)]
@@ -92,15 +92,9 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
     return {"error": "nobody took its memory over"}
 
 
-def _import_for_later(*, pulse: bool) -> None:
-    """What the agent imports as it starts and as it works: here, so that it is known to have come for our sake."""
+def _import_for_later() -> None:
+    """What the agent imports as it works: here, so that it is known to have come for our sake."""
     import _socket  # noqa: F401
-
-    if pulse:
-        try:
-            import _ctypes  # noqa: F401
-        except ImportError:  # the pulse does without, or says so
-            pass
 
 
 def _owner_of_another() -> Optional[int]:
