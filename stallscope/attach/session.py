@@ -58,7 +58,7 @@ def come_aboard(
         "threshold_ns": threshold_ns, "owner_pid": 0 if "pid" in facts.other_namespaces() else os.getpid(),
         "follow": False, "attached": True,
     }  # fmt: skip
-    library = collector.pulse.read_bytes() if collector.pulse is not None and _bears_pulse(facts) else None
+    library = collector.pulse.read_bytes() if collector.pulse is not None else None
     payload = payload_of(modules or modules_for(facts), config, library)
     name = boxes.PREFIX + secrets.token_hex(4)
     with tempfile.TemporaryDirectory(prefix="stallscope-") as directory:
@@ -68,12 +68,6 @@ def come_aboard(
         arrival.ran()
         box.fill(payload)
         return Boarded(arrival.method, arrival.pause_ns, arrival.waited_ns, _longest_piece(facts, collector, box))
-
-
-def _bears_pulse(facts: Facts) -> bool:
-    """CPython 3.8 does not: a busy target went away in one of some hundred cycles with the pulse, and nobody has found
-    why; without it none has in thousands."""
-    return facts.version is None or facts.version >= (3, 9)
 
 
 def _box(facts: Facts, name: str) -> boxes.Box:

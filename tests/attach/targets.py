@@ -21,10 +21,13 @@ from stallscope.attach.methods import AUTO
 from stallscope.attach.payload import Modules
 from stallscope.attach.session import Boarded, come_aboard, leave
 from stallscope.collect.collector import Collector
+from stallscope.pulse import library
 from stallscope.recording.writer import Writer
 
 PROGRAM = Path(__file__).with_name("target.py")
 PATIENCE_S = 30
+PULSE = library()
+"""What comes aboard with the agent, as in ``stallscope attach``; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,15 @@ def running(executable: str, kind: str) -> Iterator[Target]:
 
 @contextmanager
 def stay(
-    target: Target | subprocess.Popen[Any] | Facts, path: Path, modules: Modules | None = None, method: str = AUTO
-) -> Iterator[tuple[Collector, Boarded]]:
+    target: Target | subprocess.Popen[Any] | Facts, path: Path, modules: Modules | None = None, method: str = AUTO, *,
+    pulse: Path | None = PULSE,
+) -> Iterator[tuple[Collector, Boarded]]:  # fmt: skip
     """Come aboard, and leave at the end."""
     now_ns = time.monotonic_ns()
     writer = Writer(
         path, source="stallscope", threshold_ns=10_000_000, started_ns=now_ns, started_wall_s=time.time(), force=True
     )
-    with Collector(writer) as collector:
+    with Collector(writer, pulse=pulse) as collector:
         try:
             yield collector, come_aboard(Facts(target.pid), collector, 10_000_000, modules, method)
         finally:
