@@ -66,6 +66,11 @@ static bool opened_as_expected(int epoll_fd)
     return false;
 }
 
+bool found_as_expected(int epoll_fd)
+{
+    return atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd);
+}
+
 /* --- loops that nobody declares --------------------------------------------------------------------------------------- */
 
 /* The slot that this thread had before, if it was given to nobody else: a thread that runs loop after loop has one. */
@@ -134,7 +139,7 @@ static struct thread *may_become_loop(struct thread *t, int epoll_fd)
 struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
 {
     struct thread *t = thread_self();
-    if (atomic_load_explicit(&expected_count, memory_order_relaxed) > 0 && opened_as_expected(epoll_fd)) {
+    if (found_as_expected(epoll_fd)) {
         zero_wait(thread_self(), zero_timeout);
         return thread_self();
     }

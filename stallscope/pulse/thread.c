@@ -99,6 +99,10 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
             return NULL;
         return found(fd, zero_timeout, from);
     }
+    if (!t->declared && found_as_expected(fd)) {  /* its waits have made it known before the agent declared it */
+        zero_wait(t, zero_timeout);
+        return t;
+    }
     if (t->runs && t->epoll_fd < 0)
         t->epoll_fd = fd;
     if (!(fd >= 0 ? t->epoll_fd == fd : marked))

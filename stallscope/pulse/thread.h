@@ -15,6 +15,7 @@ void zero_wait(struct thread *t, bool zero_timeout);
 
 /* The loop of a thread that has none yet, as it enters a wait; NULL: it is none. */
 struct thread *found(int epoll_fd, bool zero_timeout, const void *from);
+bool found_as_expected(int epoll_fd);  /* the agent has declared the loop that enters this wait, and now it is open */
 void found_stop(void);  /* expect no loop any more */
 
 #endif

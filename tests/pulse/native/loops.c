@@ -283,6 +283,28 @@ static void expected(void)
     pulse_end();
 }
 
+/* The waits of a busy loop make it known before the agent declares it: it is one loop, with all its iterations but the one
+ * in which it was declared, of which a part was watched. */
+static void expected_when_known(void)
+{
+    struct epoll_event event;
+    begin(100 * MILLISECOND);
+    int fd = epoll_create1(0);
+    for (int i = 0; i < 10; i++)
+        epoll_wait(fd, &event, 1, 0);
+    CHECK_EQUAL(iterations_from(UNDECLARED), 9);
+    CHECK_EQUAL(thread_expect(getpid(), slot_at(0), fd, -1, true), 0);
+    for (int i = 0; i < 5; i++)
+        epoll_wait(fd, &event, 1, 0);
+    CHECK_EQUAL(iterations_of(0), 9 + 1 + 4);
+    CHECK_EQUAL(iterations_from(UNDECLARED), 0);
+    CHECK_EQUAL(cell(UNDECLARED, L_STATE), LOOP_FREE);
+    CHECK(atomic_load(&thread_self()->started_ns) != 0);
+    thread_close();
+    close(fd);
+    pulse_end();
+}
+
 /* Eight threads, 40,000 iterations and 4,000 calls in them; PULSE_LOAD times that. */
 #define LOAD_TURNS 5000
 #define LOAD_CALLS_EVERY 10
@@ -341,6 +363,7 @@ const struct scenario loops[] = {
     {"threads_come_and_go", threads_come_and_go},
     {"begins_and_ends", begins_and_ends},
     {"expected", expected},
+    {"expected_when_known", expected_when_known},
     {"load", load},
     {NULL, NULL},
 };
