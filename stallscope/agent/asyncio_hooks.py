@@ -185,8 +185,10 @@ def _take_off(loop: Any, state: LoopState) -> None:
     """Remove what ``adopt`` put on a loop and its selector, if it is still ours."""
     if loop is None:
         return
-    if attribute_of(loop, STATE) is not None:
+    try:
         object.__delattr__(loop, STATE)
+    except AttributeError:  # another thread was first: the loop's own ends its run, or adopts it, as the agent leaves
+        pass
     selector = loop._selector
     if getattr(attribute_of(selector, "select"), STATE, None) is state:
         del selector.select
