@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_NAME = "pulse_functions_1"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_2"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
@@ -74,7 +74,7 @@ class ExactStall:
     """An iteration over the threshold, as the pulse measured it. ``parts``: (handler's cell index, calls, total_ns).
 
     ``rest`` is the id of the code in which the loop was run: every handler's frame is right above; 0: not known.
-    ``stops``: (after, until) when the whole process was stopped in it.
+    ``stops``: (after, until, seen) when the whole process was stopped in it, see ``stops``.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class ExactStall:
         )
         self.cpu_ns, self.run_delay_ns = _known(cpu), _known(delay)
         self.task: Optional[str] = None
-        self.stops: List[Tuple[int, int]] = []
+        self.stops: List[Tuple[int, int, int]] = []
         at += STALL_HEAD.size
         self.calls = [ExactCall(raw, at + index * CALL.size, names) for index in range(calls)]
         at += calls * CALL.size
@@ -202,7 +202,7 @@ class Pulse:
         """Those that the watchdog has seen the end of, and the others."""
         until, stops = self.functions["stops"]()
         for stall in stalls:
-            stall.stops = [stop for stop in stops if stop[0] < stall.end_ns and stop[1] > stall.start_ns]
+            stall.stops = [stop for stop in stops if stop[0] < stall.end_ns and stop[2] > stall.start_ns]
         ready = [stall for stall in stalls if all_of_it or stall.end_ns <= until]
         return ready, [stall for stall in stalls if not all_of_it and stall.end_ns > until]
 

@@ -22,6 +22,13 @@ class Span:
         self.run_delay_ns = difference(facts.run_delay_ns, before.run_delay_ns if before else None)
         self.switches = difference(facts.switches, before.switches if before else None)
 
+    def part(self, from_ns: int, to_ns: int) -> "Span":
+        """The same from here to there, with all that was counted."""
+        part = Span(from_ns, to_ns, self.stack, self.facts, None)
+        part.cpu_ns, part.run_delay_ns = self.cpu_ns, self.run_delay_ns
+        part.samples, part.switches, part.late_ns = self.samples, self.switches, self.late_ns
+        return part
+
     def absorb(self, other: "Span") -> None:
         """Take in the span that follows."""
         self.to_ns = other.to_ns

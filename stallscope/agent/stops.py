@@ -7,37 +7,41 @@ from .thread_facts import Facts
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import List, Optional, Tuple
+    from typing import List, Tuple
 
     from .pulse import ExactCall
+
+    Stop = Tuple[int, int, int]
 
 STOPPED = "T"  # the kernel's letter
 _SOON_NS = 2_000_000
 
 
-def divided(span: Span, stop: Tuple[int, int], calls: List[ExactCall]) -> List[Span]:
-    """The span, and the part of it in which the process was stopped as a span of its own.
+def divided(spans: List[Span], stops: List[Stop], calls: List[ExactCall]) -> List[Span]:
+    """The spans of a stall, with those in which the process was stopped as spans of their own.
 
-    ``stop`` is known to the nanosecond at its end only; before that the process ran for up to a period of the
-    watchdog's. What the thread did not spend otherwise is the stop's.
+    A stop is (after, until, seen): the watchdog ran until ``after``, and again at ``seen``; between them the process
+    was stopped, until ``until`` as a rule. For how long is what the thread did not spend otherwise, in all of the
+    stall: the kernel counts a wait for a CPU when it is over, so that one look's counters are not enough. ``spans``
+    are settled.
     """
-    after, until = max(stop[0], span.from_ns), min(stop[1], span.to_ns)
-    stopped = min(until - after, _unspent(span, stop, calls))
-    if stopped <= 0 or span.facts.state == STOPPED:
-        return [span]
-    return _filled(span, [_part(span, span.from_ns, until - stopped), _stopped(span, until - stopped, until)], until)
+    for stop in stops:
+        after, seen = max(stop[0], spans[0].from_ns), min(stop[2], spans[-1].to_ns)
+        stopped = min(seen - after, _unspent(spans, stop, calls))
+        if stopped > 0:
+            until = min(max(stop[1], after + stopped), seen)
+            spans = _with_stop(spans, until - stopped, until)
+    return spans
 
 
-def _unspent(span: Span, stop: Tuple[int, int], calls: List[ExactCall]) -> int:
-    spent = (span.cpu_ns or 0) + (span.run_delay_ns or 0)
-    for call in calls:
-        spent += 0 if _was_held_up(call, stop) else _overlap(call, span)
-    return span.to_ns - span.from_ns - spent
-
-
-def _was_held_up(call: ExactCall, stop: Tuple[int, int]) -> bool:
-    """A call that goes on when the process does has not waited for that."""
-    return bool(call.start_ns < stop[1] <= call.last_ns < stop[1] + _SOON_NS)
+def _unspent(spans: List[Span], stop: Stop, calls: List[ExactCall]) -> int:
+    unspent = 0
+    for span in spans:
+        idle = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
+        for call in calls:
+            idle -= 0 if _was_held_up(call, stop) else _overlap(call, span)
+        unspent += max(0, idle) if span.facts.state != STOPPED else 0
+    return unspent
 
 
 def _overlap(call: ExactCall, span: Span) -> int:
@@ -48,32 +52,27 @@ def _overlap(call: ExactCall, span: Span) -> int:
     return overlap
 
 
-def _filled(span: Span, parts: List[Span], until: int) -> List[Span]:
-    """The span's counters belong to what came before the stop, as far as there is room for them."""
-    before, stopped = parts
-    rest = _part(span, until, span.to_ns)
-    before.cpu_ns = _at_most(span.cpu_ns, before.to_ns - before.from_ns)
-    before.run_delay_ns = _at_most(span.run_delay_ns, before.to_ns - before.from_ns - (before.cpu_ns or 0))
-    rest.cpu_ns = _difference(span.cpu_ns, before.cpu_ns)
-    rest.run_delay_ns = _difference(span.run_delay_ns, before.run_delay_ns)
-    return [part for part in (before, stopped, rest) if part.to_ns > part.from_ns]
+def _was_held_up(call: ExactCall, stop: Stop) -> bool:
+    """A call that goes on when the process does has not waited for that."""
+    return bool(call.start_ns < stop[1] <= call.last_ns < stop[1] + _SOON_NS)
 
 
-def _part(span: Span, from_ns: int, to_ns: int) -> Span:
-    part = Span(from_ns, to_ns, span.stack, span.facts, None)
-    part.switches, part.late_ns = span.switches, span.late_ns
-    return part
+def _with_stop(spans: List[Span], from_ns: int, to_ns: int) -> List[Span]:
+    stack = next(span.stack for span in spans if span.to_ns >= to_ns)
+    stop = Span(from_ns, to_ns, stack, Facts(None, STOPPED), None)
+    stop.cpu_ns = stop.run_delay_ns = 0
+    parts = [part for span in spans for part in _around(span, from_ns, to_ns)]
+    return sorted([*parts, stop], key=lambda part: (part.from_ns, part.to_ns))
 
 
-def _stopped(span: Span, from_ns: int, to_ns: int) -> Span:
-    part = Span(from_ns, to_ns, span.stack, Facts(None, STOPPED), None)
-    part.cpu_ns = part.run_delay_ns = 0
-    return part
-
-
-def _at_most(value: Optional[int], most: int) -> Optional[int]:
-    return None if value is None else min(value, most)
-
-
-def _difference(whole: Optional[int], part: Optional[int]) -> Optional[int]:
-    return None if whole is None or part is None else whole - part
+def _around(span: Span, from_ns: int, to_ns: int) -> List[Span]:
+    """What the stop leaves of a span: two parts at most, one at least, though it be empty, for it has the counters."""
+    edges = [(span.from_ns, min(span.to_ns, from_ns)), (max(span.from_ns, to_ns), span.to_ns)]
+    parts = [span.part(lo, hi) for lo, hi in edges if lo < hi] or [span.part(from_ns, from_ns)]
+    if len(parts) > 1 and span.cpu_ns is not None:
+        parts[0].cpu_ns = min(span.cpu_ns, from_ns - span.from_ns)
+        parts[1].cpu_ns = span.cpu_ns - parts[0].cpu_ns
+    if len(parts) > 1 and span.run_delay_ns is not None:
+        parts[0].run_delay_ns = min(span.run_delay_ns, from_ns - span.from_ns - (parts[0].cpu_ns or 0))
+        parts[1].run_delay_ns = span.run_delay_ns - parts[0].run_delay_ns
+    return parts

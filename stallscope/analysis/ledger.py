@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
-from stallscope.analysis.preemption import waited_for_cpu
+from stallscope.analysis.preemption import Idle, is_lock, merely_waits, waited_for_cpu
 from stallscope.analysis.sites import bare, entry, location
 from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall, TimedCall
 
@@ -88,11 +88,6 @@ def wait_cause(call: Call) -> Cause:
     if is_lock(call) or (call.resource is not None and call.resource.kind == "lock"):
         return "lock-wait"
     return "blocking-syscall"
-
-
-def is_lock(call: Call) -> bool:
-    """Whether a call waits for another thread (and not for a file that somebody locked)."""
-    return call.name.startswith(("futex", "sem_", "pthread_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +168,25 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
         ns = left.take(pause.start_ns, pause.start_ns + pause.duration_ns)
         slices.append(Slice(ns, "gc", None, pause.stack or _stack_at(stall.spans, pause.start_ns)))
     waited = waited_for_cpu(stall)
+    idle = Idle(stall, waited)
     for index, timed in sorted(enumerate(stall.calls), key=lambda numbered: numbered[1].count > 1):
         stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
         cause = _timed_cause(timed, stack)
         call = None if cause == "import" else timed.call
-        ns = _covered(timed, stall, left)
+        ns = _covered(timed, stall, left, idle)
         off_ns = min(ns, waited.get(index, 0))
         slices.append(Slice(ns - off_ns, cause, call, stack, calls=timed.count))
         slices.append(Slice(off_ns, "descheduled", None, stack))
     return slices
 
 
-def _covered(timed: TimedCall, stall: Stall, left: _Uncovered) -> int:
-    if timed.count > 1:
-        return left.take_part(timed.start_ns, stall.start_ns + stall.duration_ns, timed.duration_ns)
-    return left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
+def _covered(timed: TimedCall, stall: Stall, left: _Uncovered, idle: Idle) -> int:
+    if timed.count == 1:
+        return left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
+    ns = sum(left.take_part(*part) for part in idle.take(timed.start_ns, timed.duration_ns))
+    if idle.is_known and merely_waits(timed.call):
+        return ns  # the rest was a wait for a CPU, and is counted as that
+    return ns + left.take_part(timed.start_ns, stall.start_ns + stall.duration_ns, timed.duration_ns - ns)
 
 
 def _timed_cause(timed: TimedCall, stack: Stack) -> Cause:

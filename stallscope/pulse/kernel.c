@@ -25,23 +25,29 @@ static bool is_still(int fd, const struct stat *of)
 
 /* To give a file a high number takes milliseconds while the kernel enlarges the table; a program that closes all its
  * descriptors meanwhile may have a file of its own at the low one, or have the copy made of that. */
-static struct held_file opened(pid_t tid, const char *name)
+static int held(pid_t tid, const char *name, ino_t *inode)
 {
     char path[64];
     struct stat of;
     snprintf(path, sizeof path, "/proc/self/task/%d/%s", (int)tid, name);
     int low = open(path, O_RDONLY | O_CLOEXEC);
     if (low < 0 || fstat(low, &of) != 0)
-        return (struct held_file){-1, 0};
+        return -1;
+    *inode = of.st_ino;
     int high = fcntl(low, F_DUPFD_CLOEXEC, HIGH);
     bool is_copied = is_still(high, &of);
     if (high >= 0 && !is_copied)
         close(high);
     if (high < 0)
-        return (struct held_file){low, of.st_ino};
+        return low;
     if (is_still(low, &of))
         close(low);
-    return (struct held_file){is_copied ? high : -1, of.st_ino};
+    return is_copied ? high : -1;
+}
+
+static void opened(struct held_file *file, pid_t tid, const char *name)
+{
+    atomic_store(&file->fd, held(tid, name, &file->inode));  /* the watchdog may look at any moment */
 }
 
 static uintptr_t stack_top(void)
@@ -59,9 +65,9 @@ static uintptr_t stack_top(void)
 void kernel_open(struct thread *t)
 {
     int error = errno;
-    t->schedstat = opened(t->tid, "schedstat");
-    t->status = opened(t->tid, "status");
-    t->system_call = opened(t->tid, "syscall");
+    opened(&t->schedstat, t->tid, "schedstat");
+    opened(&t->status, t->tid, "status");
+    opened(&t->system_call, t->tid, "syscall");
     if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) != 0)
         t->cpu_clock = CLOCK_MONOTONIC;
     t->stack_top = t->main ? stack_top() : 0;  /* asked for where stacks are, which is in the main thread only */
@@ -72,9 +78,9 @@ void kernel_open(struct thread *t)
 static void close_own(struct held_file *file)
 {
     struct stat of;
-    if (file->fd >= 0 && fstat(file->fd, &of) == 0 && of.st_ino == file->inode)
-        close(file->fd);
-    file->fd = -1;
+    int fd = atomic_exchange(&file->fd, -1);
+    if (fd >= 0 && fstat(fd, &of) == 0 && of.st_ino == file->inode)
+        close(fd);
 }
 
 void kernel_close(struct thread *t)
@@ -85,14 +91,15 @@ void kernel_close(struct thread *t)
 }
 
 /* The file's text in `text`, NUL-terminated; false where it cannot be read. */
-static bool content(struct held_file file, char *text, size_t room)
+static bool content(const struct held_file *file, char *text, size_t room)
 {
-    ssize_t size = file.fd >= 0 ? pread(file.fd, text, room - 1, 0) : -1;
+    int fd = atomic_load_explicit(&file->fd, memory_order_relaxed);
+    ssize_t size = fd >= 0 ? pread(fd, text, room - 1, 0) : -1;
     text[size > 0 ? size : 0] = '\0';
     return size > 0;
 }
 
-static uint64_t run_delay(struct held_file schedstat)
+static uint64_t run_delay(const struct held_file *schedstat)
 {
     char text[96], *end;
     if (!content(schedstat, text, sizeof text))
@@ -109,31 +116,24 @@ static uint64_t cpu_time(clockid_t clock)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-void kernel_read(struct thread *t, struct reading *reading)
+static void read_counters(struct thread *t, clockid_t clock, struct reading *reading)
 {
     int error = errno;
     reading->at_ns = now_ns();
-    reading->cpu_ns = cpu_time(t->cpu_clock);
-    reading->run_delay_ns = run_delay(t->schedstat);
+    reading->cpu_ns = cpu_time(clock);
+    reading->run_delay_ns = run_delay(&t->schedstat);
     errno = error;
 }
 
-uint64_t kernel_cpu_since_ns(const struct reading *then, const struct reading *now, int64_t busy_between_ns,
-                             uint64_t at_most_ns)
+void kernel_read(struct thread *t, struct reading *reading)
 {
-    if (then->cpu_ns == UNKNOWN || now->cpu_ns == UNKNOWN)
-        return UNKNOWN;
-    int64_t spent = (int64_t)(now->cpu_ns - then->cpu_ns) - busy_between_ns;
-    if (spent < 0)
-        return 0;
-    return (uint64_t)spent < at_most_ns ? (uint64_t)spent : at_most_ns;
+    read_counters(t, t->cpu_clock, reading);
 }
 
-uint64_t kernel_delay_since_ns(const struct reading *then, const struct reading *now)
+/* A thread's own clock needs not be looked for by its number, which is a third of the cost. */
+void kernel_read_own(struct thread *t, struct reading *reading)
 {
-    if (then->run_delay_ns == UNKNOWN || now->run_delay_ns == UNKNOWN)
-        return UNKNOWN;
-    return now->run_delay_ns - then->run_delay_ns;
+    read_counters(t, CLOCK_THREAD_CPUTIME_ID, reading);
 }
 
 /* --- signal handlers ------------------------------------------------------------------------------------------ */
@@ -197,7 +197,7 @@ static void read_status(struct thread *t, struct tick *tick)
     char text[2048];
     tick->state = 0;
     tick->switches = UNKNOWN;
-    if (!content(t->status, text, sizeof text))
+    if (!content(&t->status, text, sizeof text))
         return;
     const char *state = strstr(text, "State:\t"), *switches = strstr(text, "\nvoluntary_ctxt_switches:\t");
     if (state != NULL)
@@ -212,7 +212,7 @@ void kernel_state(struct thread *t, struct tick *tick)
     read_status(t, tick);
     tick->system_call = -1;
     tick->arguments[0] = tick->arguments[1] = 0;
-    if (!content(t->system_call, text, sizeof text) || text[0] < '0' || text[0] > '9')
+    if (!content(&t->system_call, text, sizeof text) || text[0] < '0' || text[0] > '9')
         return;
     tick->system_call = (int32_t)strtol(text, &end, 10);
     for (int i = 0; i < 2; i++)

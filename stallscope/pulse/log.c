@@ -283,17 +283,7 @@ static bool is_worth_telling(const struct sum *sum)
     return sum->total_ns >= slow_ns;
 }
 
-/* Between the watchdog's last look and the iteration's start the thread ran what its iterations took, and no more. */
-static void spent_in(struct thread *t, struct stall_head *head)
-{
-    struct reading now;
-    kernel_read(t, &now);
-    uint64_t spent = head->end_ns - head->start_ns;
-    int64_t busy_between = (int64_t)(t->busy_ns - spent - t->base_busy_ns);
-    head->cpu_ns = kernel_cpu_since_ns(&t->base, &now, busy_between, spent);
-    head->run_delay_ns = kernel_delay_since_ns(&t->base, &now);
-}
-
+/* Before the thread's busy_ns includes it. */
 void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
 {
     uint64_t *cells = t->cells;
@@ -301,8 +291,12 @@ void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
         return;
     struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .rest = t->rest};
     head.slot_at = (uint64_t)((uint8_t *)cells - shared);
-    spent_in(t, &head);
-    unsigned ticks = t->ticks_of == start_ns ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0;
+    struct reading now;
+    kernel_read_own(t, &now);
+    struct spent spent = spent_since(t, start_ns, &now);
+    head.cpu_ns = spent.cpu_ns;
+    head.run_delay_ns = spent.run_delay_ns;
+    unsigned ticks = atomic_load(&t->ticks_of) == start_ns ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0;
     bool has_parts = t->parts_of == (unsigned)t->iteration;
     for (unsigned i = 0; i < t->sums_touched; i++)
         head.calls += is_worth_telling(&t->sums[t->touched[i]]);

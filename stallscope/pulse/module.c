@@ -166,7 +166,7 @@ static void *dropped_count(void *self, void *unused)
     return py.Long_FromUnsignedLongLong(atomic_load(&dropped));
 }
 
-/* stops() -> (until_ns, [(from_ns, to_ns), ...]): when the whole process was stopped, as far as was watched. */
+/* stops() -> (until_ns, [(from_ns, to_ns, seen_ns), ...]): when the whole process was stopped, as far as was watched. */
 static void *stops(void *self, void *unused)
 {
     struct stop found[STOPS];
@@ -175,7 +175,8 @@ static void *stops(void *self, void *unused)
     void *list = py.List_New(0);
     (void)self, (void)unused;
     for (unsigned i = 0; list != NULL && i < count; i++) {
-        void *entry = py._BuildValue("(KK)", (unsigned long long)found[i].from_ns, (unsigned long long)found[i].to_ns);
+        void *entry = py._BuildValue("(KKK)", (unsigned long long)found[i].from_ns, (unsigned long long)found[i].to_ns,
+                                     (unsigned long long)found[i].seen_ns);
         if (entry != NULL && py.List_Append(list, entry) == 0)
             py._DecRef(entry);
     }
@@ -253,10 +254,10 @@ static void *functions(void)
     return dict;
 }
 
-/* The 1 grows with every change of what these functions take and give, and of the records: a process may keep the library
+/* The 2 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
-__attribute__((visibility("default"))) void *PyInit_pulse_functions_1(void)
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_2(void)
 {
     void *dict = python_find() ? functions() : NULL;
     if (dict != NULL) {

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#define SHORTEST_FRESH_NS 1000000  /* a reading takes two system calls, 1 to 2 us: no loop makes more of them than so */
+
 /* A second mapping of memory that is mapped and shared already, at the address of the first one of this process. It is
  * replaced, never taken away: a thread that comes late out of a wait may still write to it. */
 static int memory_map(void *memory, size_t size)
@@ -28,6 +30,7 @@ int pulse_begin(void *memory, size_t size, uint64_t stall_ns, pid_t main_thread)
     threshold_ns = stall_ns;
     quarter_ns = stall_ns / 4;
     slow_ns = stall_ns / 32;
+    fresh_ns = stall_ns / 8 > SHORTEST_FRESH_NS ? stall_ns / 8 : SHORTEST_FRESH_NS;
     main_tid = main_thread;
     hooks_find();
     int error = memory_map(memory, size);

@@ -9,6 +9,7 @@
  *   log.c        the calls of the iteration in progress, and the ring in which finished stalls leave
  *   resources.c  descriptor -> path or peer, arguments -> text
  *   kernel.c     what the kernel knows of a thread: CPU time, run-queue delay, state
+ *   spent.c      what of that is an iteration's
  *   watchdog.c   a thread that never takes the GIL; it notices the iteration that is overdue
  *   python.c     CPython's functions, found with dlsym; the stack of a call, taken in its own frame
  *   runner.c     Handle._run as a builtin
@@ -144,8 +145,14 @@ struct reading {  /* a thread's counters at a moment; UNKNOWN where the kernel d
     uint64_t at_ns, cpu_ns, run_delay_ns;
 };
 
+/* A reading that the loop's thread takes of itself as an iteration begins, and busy_ns at that moment. The watchdog reads
+ * it while that iteration or a later one goes on: it is sound if started_ns is the same before and after. */
+struct base {
+    _Atomic uint64_t at_ns, cpu_ns, run_delay_ns, busy_ns;
+};
+
 struct held_file {  /* a file of /proc held open: descriptor (-1: none) and inode, by which we know it is still ours */
-    int fd;
+    _Atomic int fd;
     ino_t inode;
 };
 
@@ -154,9 +161,10 @@ struct drawn;  /* log.c: how often each kind of call came, and when a stack was 
 struct thread {
     /* what the hooks touch in each iteration */
     _Atomic uint64_t started_ns;  /* of the iteration in progress; 0: in the wait, or no loop */
-    uint64_t *cells;              /* the loop's slot in the shared memory; NULL: no loop */
+    uint64_t *_Atomic cells;      /* the loop's slot in the shared memory; NULL: no loop */
     uint64_t iteration;           /* number of the iteration in progress */
-    uint64_t busy_ns;             /* sum of all iterations */
+    _Atomic uint64_t busy_ns;     /* sum of all iterations that have ended */
+    struct base base;             /* what its iterations are measured from */
     int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
     volatile unsigned depth;      /* 1: in a hooked call, or in code of ours */
     bool declared;                /* by the agent; else known by its waits alone */
@@ -172,7 +180,9 @@ struct thread {
     /* loops inside whose handlers this one runs, outermost first */
     unsigned outer_count;
     struct outer {
-        uint64_t *cells, started_ns;
+        uint64_t *cells, started_ns, busy_ns;
+        struct reading base;
+        uint64_t base_busy_ns;
         int epoll_fd, mark_fd;
         bool declared;
     } outer[OUTER_LOOPS];
@@ -188,10 +198,8 @@ struct thread {
     struct drawn *drawn;
 
     /* the watchdog's */
-    struct reading base;          /* the latest look while the iteration was not overdue, and */
-    uint64_t base_busy_ns;        /* busy_ns at that moment, with the part of the iteration then in progress */
-    struct reading before;        /* the latest look of all, */
-    uint64_t ticks_of;            /* and the start of the iteration that it belongs to */
+    struct reading before;        /* the latest look at an overdue iteration, */
+    _Atomic uint64_t ticks_of;    /* and that one's start */
     uint64_t due_ns;
     _Atomic unsigned ticks;
     _Atomic uint64_t held_token;  /* asked for by a tick, and not yet run */
@@ -221,7 +229,7 @@ struct thread {
 extern struct thread *_Atomic threads[THREADS];
 
 extern _Atomic bool pulse_active;
-extern uint64_t threshold_ns, quarter_ns, slow_ns;
+extern uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 extern uint8_t *shared;            /* the shared memory; always at the same address, once it was mapped */
 extern pid_t main_tid;
 extern _Atomic uint64_t dropped;   /* stalls whose details found no room */
@@ -315,17 +323,29 @@ void note_connecting(struct thread *t, int fd, const void *to, unsigned size);
 void kernel_open(struct thread *t);   /* in the thread itself */
 void kernel_close(struct thread *t);
 void kernel_read(struct thread *t, struct reading *reading);
+void kernel_read_own(struct thread *t, struct reading *reading);  /* in the thread itself */
 void kernel_state(struct thread *t, struct tick *tick);  /* state and system call */
-uint64_t kernel_cpu_since_ns(const struct reading *then, const struct reading *now, int64_t busy_between_ns,
-                             uint64_t at_most_ns);  /* less what it ran before; UNKNOWN */
-uint64_t kernel_delay_since_ns(const struct reading *then, const struct reading *now);
 
 bool kernel_in_signal_handler(const struct thread *t);
 
+/* --- spent.c ------------------------------------------------------------------------------------ */
+
+struct spent {  /* UNKNOWN where nothing was read before it */
+    uint64_t cpu_ns, run_delay_ns;
+};
+
+struct spent spent_between(const struct reading *then, const struct reading *now);
+/* By the thread in its iteration that began at `begun`, up to that reading. Another thread may ask, too: the answer is
+ * worth something if the iteration goes on after it. */
+struct spent spent_since(const struct thread *t, uint64_t begun, const struct reading *now);
+void base_renew(struct thread *t, uint64_t now);  /* in the thread itself, as an iteration begins */
+struct reading base_reading(const struct thread *t);
+void base_set(struct thread *t, const struct reading *reading, uint64_t busy_ns);
+
 /* --- watchdog.c --------------------------------------------------------------------------------- */
 
-struct stop {  /* the whole process did not run, and did not wait for a CPU; it began after from_ns */
-    uint64_t from_ns, to_ns;
+struct stop {  /* the whole process did not run, and did not wait for a CPU, somewhere between from_ns and seen_ns; */
+    uint64_t from_ns, to_ns, seen_ns;  /* until to_ns, unless the watchdog had waited for a CPU before already */
 };
 #define STOPS 16
 

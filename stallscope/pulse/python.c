@@ -183,7 +183,7 @@ uint64_t stack_wanted(struct thread *t)
     return asked(token) ? token : 0;
 }
 
-/* One at a time: as long as the last was not answered, C code holds the GIL.
+/* One at a time: as long as the last of this iteration was not answered, C code holds the GIL.
  *
  * CPython 3.8 raises an exception when it is asked as the interpreter goes down, which a thread without the GIL does not
  * survive. CPython 3.9 to 3.12 do not interrupt the main thread for a pending call that another thread asks for, and, worse, take
@@ -193,7 +193,7 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
 {
     if (!t->main || !wanted())
         return 0;
-    if (atomic_load(&t->held_since_ns) != 0)
+    if (atomic_load(&t->held_since_ns) > atomic_load(&t->started_ns))
         return atomic_load(&t->held_token);
     uint64_t token = atomic_fetch_add(&next_token, 1);
     atomic_store(&t->held_token, token);  /* before it can be answered */
@@ -206,13 +206,14 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
 }
 
 /* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not.
- * When the iteration is over, the stack is another's. */
+ * When the iteration is over, the stack is another's; a thread that had to wait for a CPU may come that late. */
 uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 {
     for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         struct thread *t = atomic_load(&threads[i]);
         uint64_t since = only_by_nudge && t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
-        if (since == 0 || atomic_load(&t->started_ns) != atomic_load(&t->overdue))
+        uint64_t started = atomic_load(&t->started_ns);
+        if (since <= started || started == 0 || started != atomic_load(&t->overdue))
             continue;
         *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
         return atomic_load(&t->held_token);

@@ -11,7 +11,7 @@
 
 struct thread *_Atomic threads[THREADS];
 _Atomic bool pulse_active;
-uint64_t threshold_ns, quarter_ns, slow_ns;
+uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 uint8_t *shared;
 pid_t main_tid;
 _Atomic uint64_t dropped;
@@ -52,17 +52,20 @@ void iteration_ends(struct thread *t)
     atomic_store_explicit(&t->call, 0, memory_order_relaxed);  /* left by a signal handler's longjmp, if it is there */
     atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
     set_cell(&cells[L_STARTED], 0);
-    t->busy_ns += spent;
     cells[LOOP_HISTOGRAM_AT / CELL + bucket_of(spent)]++;
     if (spent >= threshold_ns)
         write_stall(t, begun, ended);
     forget_iteration(t);
+    uint64_t busy = atomic_load_explicit(&t->busy_ns, memory_order_relaxed);
+    atomic_store_explicit(&t->busy_ns, busy + spent, memory_order_release);
     t->depth = 0;
 }
 
 void iteration_begins(struct thread *t, uint64_t *cells)
 {
     uint64_t now = now_ns();
+    if (now - atomic_load_explicit(&t->base.at_ns, memory_order_relaxed) >= fresh_ns)
+        base_renew(t, now);
     t->last_handler_ns = now;
     t->iteration++;
     if (cells != NULL)
@@ -186,7 +189,7 @@ void takes_slot(struct thread *t, uint64_t slot_at)
     if (t->schedstat.fd < 0)
         kernel_open(t);
     t->ticks_of = 0;
-    t->base = t->before = (struct reading){0, UNKNOWN, UNKNOWN};
+    base_set(t, &(struct reading){0, UNKNOWN, UNKNOWN}, 0);
     t->cells = cells_at(slot_at);
 }
 
@@ -196,8 +199,16 @@ static bool set_aside(struct thread *t)
 {
     if (t->outer_count == OUTER_LOOPS || atomic_load(&t->started_ns) == 0)
         return false;
-    t->outer[t->outer_count++] =
-        (struct outer){t->cells, atomic_load(&t->started_ns), t->epoll_fd, t->mark_fd, t->declared};
+    t->outer[t->outer_count++] = (struct outer){
+        .cells = t->cells,
+        .started_ns = atomic_load(&t->started_ns),
+        .busy_ns = t->busy_ns,
+        .base = base_reading(t),
+        .base_busy_ns = t->base.busy_ns,
+        .epoll_fd = t->epoll_fd,
+        .mark_fd = t->mark_fd,
+        .declared = t->declared,
+    };
     atomic_store(&t->started_ns, 0);
     forget_iteration(t);
     return true;
@@ -213,6 +224,7 @@ static void take_up_again(struct thread *t)
     t->iteration++;
     t->ticks_of = 0;
     t->last_handler_ns = now_ns();
+    base_set(t, &outer->base, outer->base_busy_ns + (t->busy_ns - outer->busy_ns));
     atomic_store(&t->started_ns, outer->started_ns);
 }
 

@@ -37,24 +37,11 @@ static void publish(struct thread *t)
     __atomic_store_n(&cells[L_HELD_SINCE], atomic_load(&t->held_since_ns), __ATOMIC_RELAXED);
 }
 
-/* Nothing is read of a loop that has not run since. */
-static void look_at_healthy(struct thread *t, uint64_t begun)
-{
-    uint64_t busy = t->busy_ns;
-    if (begun == 0 && busy == t->base_busy_ns && t->base.at_ns != 0)
-        return;
-    kernel_read(t, &t->base);
-    t->base_busy_ns = busy + (begun != 0 && t->base.at_ns > begun ? t->base.at_ns - begun : 0);
-    if (atomic_load(&t->started_ns) != begun)  /* the iteration ended while we looked: its time is in busy_ns or not */
-        t->base.cpu_ns = UNKNOWN;
-}
-
 static void begin_ticks(struct thread *t, uint64_t begun)
 {
     atomic_store(&t->ticks, 0);
-    t->ticks_of = begun;
+    atomic_store(&t->ticks_of, begun);
     t->due_ns = 0;
-    t->before = t->base;
     atomic_store(&t->overdue, begun);
 }
 
@@ -62,17 +49,17 @@ static void fill(struct thread *t, struct tick *tick, uint64_t begun, bool is_fi
 {
     struct reading now;
     kernel_read(t, &now);
-    int64_t busy_between = is_first ? (int64_t)(t->busy_ns - t->base_busy_ns) : 0;
     tick->from_ns = is_first ? begun : t->before.at_ns;
     tick->at_ns = now.at_ns;
-    tick->cpu_ns = kernel_cpu_since_ns(&t->before, &now, busy_between, now.at_ns - tick->from_ns);
-    tick->run_delay_ns = kernel_delay_since_ns(&t->before, &now);
+    struct spent spent = is_first ? spent_since(t, begun, &now) : spent_between(&t->before, &now);
+    tick->cpu_ns = spent.cpu_ns;
+    tick->run_delay_ns = spent.run_delay_ns;
     t->before = now;
 }
 
 static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
 {
-    if (t->ticks_of != begun)
+    if (atomic_load(&t->ticks_of) != begun)
         begin_ticks(t, begun);
     unsigned count = atomic_load(&t->ticks);
     if (now < t->due_ns || count == TICKS)
@@ -100,9 +87,7 @@ static void look_at(struct thread *t, uint64_t now)
     if (!atomic_load(&t->used) || t->cells == NULL)
         return;
     uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_acquire);
-    if (begun == 0 || now < begun + quarter_ns)
-        look_at_healthy(t, begun);
-    else
+    if (begun != 0 && now >= begun + quarter_ns)
         tick_overdue(t, begun, now);
 }
 
@@ -122,11 +107,11 @@ static long voluntary_switches(void)
  * disk, makes us late too, but the process was not stopped. */
 static void note_stop(const struct reading *before, const struct reading *now, long switches)
 {
-    uint64_t late = now->at_ns - before->at_ns, delay = kernel_delay_since_ns(before, now);
+    uint64_t late = now->at_ns - before->at_ns, delay = spent_between(before, now).run_delay_ns;
     late = late > period_ns() ? late - period_ns() : 0;
     if (switches > 1 && delay != UNKNOWN && late >= delay + quarter_ns) {
         uint64_t count = atomic_load(&stop_count);
-        stops[count % STOPS] = (struct stop){before->at_ns, now->at_ns - delay};
+        stops[count % STOPS] = (struct stop){before->at_ns, now->at_ns - delay, now->at_ns};
         atomic_store(&stop_count, count + 1);
     }
     atomic_store(&watched_until_ns, now->at_ns);

@@ -39,3 +39,33 @@ def test_sums_and_sources_without_counters_are_left_alone() -> None:
     assert waited_for_cpu(summed) == {}
     bare = Stall(1, 0, 20 * MS, calls=(TimedCall(0, 18 * MS, WRITE),))
     assert waited_for_cpu(bare) == {}
+
+
+GIL = Call("gil", None)
+
+
+def test_the_time_outside_of_calls_is_no_room_where_the_thread_ran() -> None:
+    span = Span(0, 20 * MS, 4, (), None, "R", cpu_ns=10 * MS, run_delay_ns=9 * MS)
+    stall = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(2 * MS, 6 * MS, GIL),))
+    assert waited_for_cpu(stall) == {0: 5 * MS}
+    assert ledger(divide(stall, 10 * MS)) == {"gil-wait": 1 * MS, "python-cpu": 10 * MS, "descheduled": 9 * MS}
+
+
+def test_a_call_may_have_used_the_cpu_itself() -> None:
+    span = Span(0, 20 * MS, 4, (), None, "R", cpu_ns=10 * MS, run_delay_ns=9 * MS)
+    assert waited_for_cpu(Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 10 * MS, WRITE),))) == {}
+
+
+def test_many_short_waits_have_what_the_thread_was_idle_and_no_more() -> None:
+    spans = (
+        Span(0, 20 * MS, 4, (), None, "R", cpu_ns=20 * MS, run_delay_ns=0),
+        Span(20 * MS, 40 * MS, 4, (), None, "R", cpu_ns=10 * MS, run_delay_ns=7 * MS),
+    )
+    stall = Stall(1, 0, 40 * MS, spans=spans, calls=(TimedCall(1 * MS, 8 * MS, GIL, count=5),))
+    assert ledger(divide(stall, 10 * MS)) == {"gil-wait": 3 * MS, "python-cpu": 30 * MS, "descheduled": 7 * MS}
+
+
+def test_what_many_short_calls_ran_is_theirs() -> None:
+    span = Span(0, 20 * MS, 4, (), None, "R", cpu_ns=18 * MS, run_delay_ns=0)
+    stall = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 12 * MS, WRITE, count=1000),))
+    assert ledger(divide(stall, 10 * MS)) == {"blocking-syscall": 12 * MS, "python-cpu": 8 * MS}

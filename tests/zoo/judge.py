@@ -107,10 +107,11 @@ def _margin_ns(ns: float) -> float:
 
 
 def _has_time(truth: Truth, found: StallFindings) -> bool:
-    named = (truth.cause, "gil-wait") if truth.nature == "blocked" else (truth.cause,)
-    given = sum(ns for cause, ns in found.ledger.items() if cause in named)
-    least_ns = truth.lasting_ns * (1 if truth.exact else _LARGE_PART)
-    return _within(least_ns, given, truth.end_ns - truth.start_ns)
+    """The wait for the GIL after a call may have come before the truth looked at its clock, or after."""
+    given_ns = sum(ns for cause, ns in found.ledger.items() if cause == truth.cause)
+    gil_ns = found.ledger.get("gil-wait", 0) if truth.nature == "blocked" else 0
+    least_ns, most_ns = truth.lasting_ns * (1 if truth.exact else _LARGE_PART), truth.end_ns - truth.start_ns
+    return bool(least_ns - _margin_ns(least_ns) <= given_ns + gil_ns and given_ns <= most_ns + _margin_ns(most_ns))
 
 
 def _has_call(truth: Truth, culprit: Culprit | None) -> bool:
