@@ -22,8 +22,9 @@ def divided(spans: List[Span], stops: List[Stop], calls: List[ExactCall]) -> Lis
 
     A stop is (after, until, seen): the watchdog ran until ``after``, and again at ``seen``; between them the process
     was stopped, until ``until`` as a rule. For how long is what the thread did not spend otherwise, in all of the
-    stall: the kernel counts a wait for a CPU when it is over, so that one look's counters are not enough. ``spans``
-    are settled.
+    stall: the kernel counts a wait for a CPU when it is over, so that one look's counters are not enough. Right after
+    a stop all threads want the GIL and a CPU at once: such a wait for the GIL is mostly one for a CPU, and counted as
+    that. ``spans`` are settled.
     """
     for stop in stops:
         after, seen = max(stop[0], spans[0].from_ns), min(stop[2], spans[-1].to_ns)
@@ -39,7 +40,7 @@ def _unspent(spans: List[Span], stop: Stop, calls: List[ExactCall]) -> int:
     for span in spans:
         idle = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
         for call in calls:
-            idle -= 0 if _was_held_up(call, stop) else _overlap(call, span)
+            idle -= 0 if _was_held_up(call, stop) or call.call[0] == "gil" else _overlap(call, span)
         unspent += max(0, idle) if span.facts.state != STOPPED else 0
     return unspent
 

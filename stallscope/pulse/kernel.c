@@ -68,8 +68,8 @@ void kernel_open(struct thread *t)
     opened(&t->schedstat, t->tid, "schedstat");
     opened(&t->status, t->tid, "status");
     opened(&t->system_call, t->tid, "syscall");
-    if (pthread_getcpuclockid(pthread_self(), &t->cpu_clock) != 0)
-        t->cpu_clock = CLOCK_MONOTONIC;
+    clockid_t clock;
+    t->cpu_clock = pthread_getcpuclockid(pthread_self(), &clock) == 0 ? clock : CLOCK_MONOTONIC;
     t->stack_top = t->main ? stack_top() : 0;  /* asked for where stacks are, which is in the main thread only */
     errno = error;
 }

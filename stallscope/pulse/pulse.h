@@ -171,14 +171,14 @@ struct thread {
     bool refused;                 /* there was no slot for its loop */
     bool runs;                    /* a library said so: what comes before its first wait is an iteration too */
     bool ends_with_wait;          /* what comes after the next wait is no iteration */
-    bool main;                    /* the interpreter's main thread: pending calls run here */
+    _Atomic bool main;            /* the interpreter's main thread: pending calls run here */
     _Atomic uint32_t call;        /* hook number + 1 of the call in progress; 0: none */
     _Atomic uint64_t call_since_ns;
     uint64_t last_handler_ns;     /* runner: end of the handler before */
     _Atomic uint64_t overdue;     /* start of the iteration that the watchdog found overdue */
 
     /* loops inside whose handlers this one runs, outermost first */
-    unsigned outer_count;
+    _Atomic unsigned outer_count;
     struct outer {
         uint64_t *cells, started_ns, busy_ns;
         struct reading base;
@@ -206,7 +206,7 @@ struct thread {
     _Atomic uint64_t held_since_ns;
     struct tick tick[TICKS];
     struct held_file status, schedstat, system_call;
-    clockid_t cpu_clock;
+    _Atomic clockid_t cpu_clock;
 
     /* the ring in which finished stalls leave: one writer, the loop's thread; one reader, the agent */
     uint8_t *ring;
@@ -229,9 +229,9 @@ struct thread {
 extern struct thread *_Atomic threads[THREADS];
 
 extern _Atomic bool pulse_active;
-extern uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
+extern _Atomic uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 extern uint8_t *shared;            /* the shared memory; always at the same address, once it was mapped */
-extern pid_t main_tid;
+extern _Atomic pid_t main_tid;
 extern _Atomic uint64_t dropped;   /* stalls whose details found no room */
 
 static inline uint64_t now_ns(void)

@@ -3,8 +3,8 @@
  * The kernel counts both over a thread's whole life, and to read them costs a microsecond or two. So the thread reads
  * them as an iteration begins, but in the first one of each eighth of the threshold only: whatever slept for as long has
  * a reading at its very start, and so has the iteration after a stall. Between such a reading and a later iteration's
- * start the thread ran for as long as its iterations took, and no more; what it was kept waiting then is taken for the
- * later one's. The watchdog took these readings before: as it looks from time to time, up to a quarter of the threshold
+ * start the thread ran for as long as its iterations took, and no more; if it ran for less, it was kept waiting for the
+ * rest. What else it was kept waiting then is taken for the later one's. The watchdog took these readings before: as it looks from time to time, up to a quarter of the threshold
  * and the waking of the loop lay between, and where it was kept from running itself, any time at all. */
 #include "pulse.h"
 
@@ -56,9 +56,11 @@ struct spent spent_since(const struct thread *t, uint64_t begun, const struct re
     if (base.at_ns > begun)
         return (struct spent){UNKNOWN, UNKNOWN};
     struct spent spent = spent_between(&base, now);
-    if (spent.cpu_ns != UNKNOWN)
-        spent.cpu_ns = spent.cpu_ns > before ? spent.cpu_ns - before : 0;
-    if (spent.cpu_ns != UNKNOWN && spent.cpu_ns > most)
-        spent.cpu_ns = most;
+    if (spent.cpu_ns == UNKNOWN)
+        return spent;
+    uint64_t ran = spent.cpu_ns < before ? spent.cpu_ns : before, kept_waiting = before - ran;
+    spent.cpu_ns = spent.cpu_ns - ran < most ? spent.cpu_ns - ran : most;
+    if (spent.run_delay_ns != UNKNOWN)
+        spent.run_delay_ns -= kept_waiting < spent.run_delay_ns ? kept_waiting : spent.run_delay_ns;
     return spent;
 }

@@ -11,9 +11,9 @@
 
 struct thread *_Atomic threads[THREADS];
 _Atomic bool pulse_active;
-uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
+_Atomic uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 uint8_t *shared;
-pid_t main_tid;
+_Atomic pid_t main_tid;
 _Atomic uint64_t dropped;
 
 THREAD_LOCAL struct thread *self;

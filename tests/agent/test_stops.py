@@ -22,9 +22,10 @@ def span(cpu_ms: int | None = 0, delay_ms: int | None = 0, from_ms: int = 0, to_
     return one
 
 
-def call(from_ms: int, to_ms: int, count: int = 1) -> Any:
+def call(from_ms: int, to_ms: int, count: int = 1, name: str = "read") -> Any:
     """A timed call, or the sum of many."""
-    return SimpleNamespace(start_ns=from_ms * MS, last_ns=to_ms * MS, duration_ns=(to_ms - from_ms) * MS, count=count)
+    times = {"start_ns": from_ms * MS, "last_ns": to_ms * MS, "duration_ns": (to_ms - from_ms) * MS}
+    return SimpleNamespace(**times, count=count, call=(name, "", "", ""))
 
 
 def cut(one: Span, after_ms: int, until_ms: int, *calls: Any) -> list[Span]:
@@ -89,3 +90,11 @@ def test_waits_for_a_cpu_before_a_stop_that_were_counted_after_it_are_none_of_it
 def test_a_watchdog_that_waited_for_a_cpu_before_the_stop_does_not_shorten_it() -> None:
     found = divided([span(cpu_ms=10)], [(10 * MS, 40 * MS, 100 * MS)], [])
     assert parts(found) == [(0, 10, "R"), (10, 100, STOPPED)]
+
+
+def test_the_wait_for_the_gil_after_a_stop_does_not_shorten_it() -> None:
+    assert parts(cut(span(cpu_ms=10, delay_ms=10), 10, 90, call(92, 100, name="gil"))) == [
+        (0, 10, "R"),
+        (10, 90, STOPPED),
+        (90, 100, "R"),
+    ]
