@@ -90,7 +90,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
     notes = unread(reader.unread)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
-    return reader.rebuild.recording(source, "perf-script", reader.now_ns, missing, notes)
+    return reader.rebuild.recording(source, "perf-script", reader.now_ns, missing, notes, reader.window.lines)
 
 
 class Reader:
@@ -140,14 +140,18 @@ class Reader:
             self._event(found, at)
         elif lost := LOST.search(line):
             self.lost += int(lost[1])
-            self.rebuild.hole()
+            self._gap()
         elif line.strip() and line[:1] not in b"#\t":
             self._torn()
 
     def _torn(self) -> None:
         """A line that may have hidden a wait: nothing in progress can be timed any more."""
         self.unread += 1
-        self.rebuild.hole()
+        self._gap()
+
+    def _gap(self) -> None:
+        self.rebuild.gap()
+        self.begun.clear()
 
     def _event(self, found: re.Match[bytes], at: int) -> None:
         """A wait of a rarer kind."""

@@ -80,7 +80,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
     notes = unread(reader.unread)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
-    return reader.rebuild.recording(source, "perf-trace", reader.now_ns, [NO_HANDLERS, NO_CPU], notes)
+    return reader.rebuild.recording(source, "perf-trace", reader.now_ns, [NO_HANDLERS, NO_CPU], notes, reader.window.lines)
 
 
 class Reader:
@@ -170,7 +170,8 @@ class Reader:
             return  # an event of another kind, such as a page fault
         else:
             self.unread += 1
-        self.rebuild.hole()
+        self.rebuild.gap()
+        self.begun.clear()
 
     def _thread(self, who: bytes | None) -> Thread:
         who = who or b""

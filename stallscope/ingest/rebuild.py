@@ -8,6 +8,9 @@ Which wait is the loop's?  The first epoll descriptor that a thread waits for; a
 A trace that begins inside such a nested wait picks the wrong one at first, so `CHANGE_OVER` waits in a row on another
 descriptor change it.  poll() and select() make a loop only in a thread that never waits by epoll, since getaddrinfo()
 and many a client library poll inside a call.
+
+A line that could not be read may have hidden a wait, of any thread.  So nothing is timed across one (`Rebuild.gap`), and
+where one came before a thread's first wait, that wait is taken for the loop's with reserve: see `Thread.doubtful`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from stallscope.agent.layout import SUB_BITS, SUB_BUCKETS, bucket_of
 from stallscope.ingest.descriptors import Descriptors
 from stallscope.ingest.source import Source
-from stallscope.ingest.verdicts import STALLS_KEPT, plural, recording_of
+from stallscope.ingest.verdicts import NO_EVIDENCE, STALLS_KEPT, damage, plural, recording_of
 from stallscope.recording.nouns import Call, Loop, Missing, Process, Recording, Span, Stall, TimedCall
 
 POLL = -1
@@ -90,9 +93,9 @@ class Thread:
     """One traced thread, and its loop if it has one."""
 
     __slots__ = (
-        "backwards", "counts", "ended_ns", "first_ns", "held", "holes", "image", "iterations", "key", "last_ns",
-        "lines", "opened_at", "other", "others", "owner", "returned_ns", "since", "stalls", "tid", "untimed",
-        "zero_waits",
+        "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "iterations", "key",
+        "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row", "since",
+        "stalls", "tid", "untimed", "zero_waits",
     )  # fmt: skip
 
     def __init__(self, owner: Rebuild, tid: int, image: Image) -> None:
@@ -107,8 +110,11 @@ class Thread:
         self.held: tuple[int, int, Evidence | None] | None = None
         """The last stall (began_ns, duration_ns, evidence), not counted yet."""
         self.counts: dict[int, int] = {}
-        self.iterations = self.zero_waits = self.lines = self.backwards = self.holes = 0
-        self.untimed = self.stalls = 0
+        self.iterations = self.zero_waits = self.lines = self.backwards = self.holes = self.gaps = 0
+        self.untimed = self.stalls = self.row = 0
+        self.doubtful = self.rivalled = False
+        """Lines before its first wait could not be read, and may have hidden the loop's own: so until `CHANGE_OVER`
+        waits in a row were its loop's, nothing is timed across a wait on another descriptor (a rival)."""
         self.opened_at: int | None = None
         """Where in the text its loop began."""
         self.first_ns: int | None = None
@@ -121,7 +127,7 @@ class Thread:
         Most iterations are short ones between two such waits, and need no more than to be counted.
         """
         returned_ns = self.returned_ns
-        if returned_ns is None or key != self.key or self.held is not None or leave_ns < self.last_ns:
+        if returned_ns is None or key != self.key or self.held is not None or leave_ns < self.last_ns or self.doubtful:
             if self.enter_wait(key, enter_ns, position):
                 self.leave_wait(leave_ns, polls, end)
             return
@@ -141,8 +147,13 @@ class Thread:
     def enter_wait(self, key: int, at_ns: int, position: int) -> bool:
         """A wait begins, in the line at `position`.  False: it is not this loop's, but a blocking call."""
         if key != self.key and not self._adopt(key, position):
+            if self.doubtful and key != POLL:  # or that of the loop, and this loop's is the blocking call
+                self.rivalled, self.row = True, 0
+                self.forget_iteration()
             return False
         self.others = 0
+        self.row += 1
+        self.doubtful = self.doubtful and self.row < CHANGE_OVER
         if self.held is not None:
             self.settle(at_ns)
         if self.returned_ns is not None:
@@ -182,7 +193,20 @@ class Thread:
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
 
     def forget_iteration(self) -> None:
-        """The trace has a hole: what is in progress cannot be timed."""
+        """What is in progress cannot be timed."""
+        self.returned_ns = None
+
+    def forget_counts(self) -> None:
+        """What was counted so far are no iterations of the loop's, or may be none."""
+        self.untimed += self.iterations
+        self.counts, self.iterations, self.stalls = {}, 0, 0
+        self.owner.drop(self)
+
+    def gap(self) -> None:
+        """Something of the trace is not known, a wait of this thread perhaps."""
+        self.gaps += self.returned_ns is not None
+        self.doubtful = self.doubtful or self.key == POLL  # waits by epoll may be hidden
+        self.row = 0
         self.returned_ns = None
 
     @property
@@ -207,8 +231,10 @@ class Thread:
             better = self.others >= CHANGE_OVER
         if better:
             if self.key is not None:  # what was counted so far was not the loop's
-                self.counts, self.iterations, self.untimed, self.zero_waits, self.stalls = {}, 0, 0, 0, 0
-                self.owner.drop(self)
+                self.forget_counts()
+                self.untimed = self.zero_waits = 0
+            self.doubtful = self.owner.gaps > 0 and self.others < CHANGE_OVER
+            self.rivalled, self.row = False, 0
             self.key, self.held, self.opened_at = key, None, position
             self.forget_iteration()
         return better
@@ -239,6 +265,7 @@ class Rebuild:
         self.digest = digest
         self.threads: list[Thread] = []
         self.shortest_kept_ns = threshold_ns
+        self.gaps = 0
         self._longest: list[tuple[int, int, Thread, Stall]] = []
         self._kept = 0
 
@@ -247,10 +274,11 @@ class Rebuild:
         self.threads.append(Thread(self, tid, image or Image(tid)))
         return self.threads[-1]
 
-    def hole(self) -> None:
-        """Something of the trace was lost, a wait perhaps: nothing in progress can be timed any more."""
+    def gap(self) -> None:
+        """A line could not be read, or events were lost: nothing in progress can be timed any more."""
+        self.gaps += 1
         for thread in self.threads:
-            thread.returned_ns = None
+            thread.gap()
 
     def keep(self, thread: Thread, stall: Stall) -> None:
         """Keep a stall if it is among the longest."""
@@ -271,11 +299,16 @@ class Rebuild:
         self.shortest_kept_ns = self.threshold_ns
 
     def recording(
-        self, source: Source, form: str, end_ns: int, missing: Iterable[Missing], notes: Iterable[str]
+        self, source: Source, form: str, end_ns: int, missing: Iterable[Missing], notes: Iterable[str], lines: int
     ) -> Recording:
-        """The nouns.  `end_ns` is when the trace ended: threads that did not exit lived until then."""
+        """The nouns.  `end_ns` is when the trace ended: threads that did not exit lived until then.
+
+        `lines` is how many lines it has.
+        """
         for thread in self.threads:
             thread.settle(max(end_ns, thread.last_ns))
+            if thread.doubtful and (thread.rivalled or self.gaps >= NO_EVIDENCE * lines):
+                thread.forget_counts()
         loops = [thread for thread in self.threads if thread.is_loop]
         images = {image: number for number, image in enumerate(dict.fromkeys(thread.image for thread in loops), 1)}
         numbers = {thread: number for number, thread in enumerate(loops, 1)}
@@ -287,7 +320,7 @@ class Rebuild:
             loops=[_loop(thread, number, images[thread.image], end_ns) for thread, number in numbers.items()],
             processes=[_process(image, number, self.threads) for image, number in images.items()],
             stalls=stalls,
-            missing=missing,
+            missing=[*damage(self.gaps, lines), *missing],
             notes=[*notes, *self._remarks(loops)],
             suppressed=sum(thread.stalls for thread in loops) - len(stalls),
         )
@@ -301,7 +334,10 @@ class Rebuild:
             yield f"{count} ran no event loop, a pool perhaps, and did not count: {tids} ({lines})"
         for thread in loops:
             if thread.untimed:
-                yield f"thread {thread.tid}: {plural(thread.untimed, 'iteration')} seen, none of them timed"
+                why = ", for an unread line may hide the wait that is its loop's own" if thread.doubtful else ""
+                yield f"thread {thread.tid}: {plural(thread.untimed, 'iteration')} seen, none of them timed{why}"
+            if thread.gaps:
+                yield f"thread {thread.tid}: {plural(thread.gaps, 'iteration')} left out, for lines in them are unknown"
             if thread.holes:
                 yield f"thread {thread.tid}: {plural(thread.holes, 'stall')} left out, for calls in them lack one half"
             if thread.backwards:

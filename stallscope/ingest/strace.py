@@ -78,7 +78,8 @@ def _recording(source: Source, heads: list[bytes], readers: list[Reader]) -> Rec
     notes = [*inflation(max(heads, key=len), rebuild.threads), *unread(sum(reader.unread for reader in readers))]
     if halves := sum(reader.halves for reader in readers):
         notes.append(f"{plural(halves, 'interrupted call')} lacked one half and did not count")
-    recording = rebuild.recording(source, "strace", max(reader.clock.now_ns for reader in readers), missing, notes)
+    end_ns, lines = max(reader.clock.now_ns for reader in readers), sum(reader.lines.total() for reader in readers)
+    recording = rebuild.recording(source, "strace", end_ns, missing, notes, lines)
     return recording if len(readers) == 1 else replace(recording, path=f"{source.path.with_suffix('')}.*")
 
 

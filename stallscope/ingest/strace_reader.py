@@ -152,8 +152,9 @@ class Reader:
             self._hole()
 
     def _hole(self) -> None:
-        self.unread += 1  # it may have hidden a wait
-        self.rebuild.hole()
+        self.unread += 1
+        self.rebuild.gap()
+        self.pending.clear()  # it may have been a second half, and the next one another call's
 
     def _thread(self, token: bytes | None) -> Thread:
         token = token or self.main

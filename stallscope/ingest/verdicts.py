@@ -10,6 +10,9 @@ from stallscope.recording.nouns import Fidelity, Loop, Missing, Process, Recordi
 STALLS_KEPT = 1000
 """The longest stalls are kept in detail; the rest are counted as suppressed."""
 
+NO_EVIDENCE = 0.1
+"""Where this share of all lines could not be read, the report says that it is no evidence."""
+
 NO_HANDLERS = Missing("handlers and stacks", "this source sees the kernel's side only")
 NO_CALLS = Missing("calls, resources and culprits", "a histogram alone holds no call")
 NO_WALL = Missing("wall time", "this source does not say how long it recorded")
@@ -28,6 +31,14 @@ def ms(duration_ns: float) -> str:
 def unread(count: int) -> list[str]:
     """The sentence about lines that could not be read, if there were any."""
     return [f"{plural(count, 'line')} could not be read and did not count"] if count else []
+
+
+def damage(bad: int, lines: int) -> list[Missing]:
+    """What a trace lacks of whose lines so many could not be read."""
+    if bad < NO_EVIDENCE * lines or not bad:
+        return []
+    why = f"{bad:,} of {lines:,} lines could not be read, or were lost: how often the loop stalled, and why, cannot be told"
+    return [Missing("evidence", f"{why}; record again, with -o FILE")]
 
 
 def recording_of(

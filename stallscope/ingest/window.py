@@ -17,7 +17,7 @@ class Window:
     """Blocks of whole lines, the oldest forgotten.  A position counts the bytes from the beginning of the text."""
 
     def __init__(self) -> None:
-        self.end = 0
+        self.end = self.lines = 0
         self._blocks: deque[tuple[int, bytes]] = deque()
 
     def add(self, block: bytes) -> int:
@@ -25,6 +25,7 @@ class Window:
         start = self.end
         self._blocks.append((start, block))
         self.end += len(block)
+        self.lines += block.count(b"\n")
         while len(self._blocks) > 1 and self.end - self._blocks[1][0] >= KEPT_BYTES:
             self._blocks.popleft()
         return start

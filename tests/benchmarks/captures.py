@@ -208,7 +208,19 @@ def _witnessing(path: Path) -> Iterator[None]:
                 _until(lambda: "ready" in path.read_text(), "bpftrace")
                 yield
             finally:
-                bpftrace.send_signal(signal.SIGINT)
+                _interrupt(bpftrace)
+
+
+def _interrupt(bpftrace: subprocess.Popen[bytes]) -> None:
+    """Until it ends: once in a while a signal is lost while bpftrace waits for events."""
+    for ending in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        bpftrace.send_signal(ending)
+        try:
+            bpftrace.wait(timeout=20)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+    bpftrace.kill()
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:
