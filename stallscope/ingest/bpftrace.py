@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +44,15 @@ Row = tuple[int, "int | None", int]
 """Low edge, high edge (None: open), count; in the map's unit."""
 
 
+@dataclass(slots=True)
+class Table:
+    """One print of a map."""
+
+    rows: list[Row] = field(default_factory=list)
+    whole: bool = True
+    """No row of it is unread."""
+
+
 def recognises(head: str) -> bool:
     lines = head.splitlines()
     return any(map(MAP.match, lines)) and any(map(ROW.match, lines))
@@ -54,31 +64,35 @@ def recognises_json(head: str) -> bool:
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """The maps of bpftrace's text output."""
-    maps: dict[str, list[list[Row]]] = {}
-    rows: list[Row] | None = None
+    maps: dict[str, list[Table]] = {}
+    table: Table | None = None
     bad = 0
     for line in source.lines():
         if name := MAP.match(line):
-            rows = []
-            maps.setdefault(name[1], []).append(rows)
-        elif (row := ROW.match(line)) and rows is not None:
-            rows.extend(_row(*row.groups()))
-        elif TORN_ROW.match(line):
+            table = Table()
+            maps.setdefault(name[1], []).append(table)
+        elif (row := ROW.match(line)) and table is not None:
+            table.rows.extend(_row(*row.groups()))
+        elif row or TORN_ROW.match(line):
             bad += 1
+            if table is not None:
+                table.whole = False
+        else:
+            table = None  # its end, or a heading that cannot be read: rows that follow are of no known map
     return _recording(source, threshold_ns, maps, bad)
 
 
 def read_json(source: Source, threshold_ns: int) -> Recording:
     """The maps of bpftrace's JSON output: one object a line."""
-    maps: dict[str, list[list[Row]]] = {}
+    maps: dict[str, list[Table]] = {}
     bad = 0
     for line in source.lines():
         if not line.strip():
             continue
         try:
             for name, buckets in _json_maps(json.loads(line)):
-                table = [_json_row(bucket) for bucket in buckets if bucket.get("min", -1) >= 0]
-                maps.setdefault(name, []).append(table)
+                rows = [_json_row(bucket) for bucket in buckets if bucket.get("min", -1) >= 0]
+                maps.setdefault(name, []).append(Table(rows))
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             bad += 1
     return _recording(source, threshold_ns, maps, bad)
@@ -113,7 +127,7 @@ def _json_row(bucket: dict[str, int]) -> Row:
     return low, None if high is None else high + 1, count
 
 
-def _recording(source: Source, threshold_ns: int, maps: dict[str, list[list[Row]]], bad: int) -> Recording:
+def _recording(source: Source, threshold_ns: int, maps: dict[str, list[Table]], bad: int) -> Recording:
     units = {name: unit for name in maps if (unit := _unit_ns(name))}
     if maps and not units:
         names = ", ".join(sorted(maps)[:3])
@@ -148,7 +162,7 @@ def _unit_ns(name: str) -> int | None:
     return UNIT_NS["mic"] if unit.startswith("mic") else UNIT_NS[unit[0]]
 
 
-def _histogram(tables: list[list[Row]], unit_ns: int) -> CoarseHistogram:
+def _histogram(tables: list[Table], unit_ns: int) -> CoarseHistogram:
     rows = _one_table(tables)
     cells: Cells = {}
     for low, high, count in rows:
@@ -158,11 +172,16 @@ def _histogram(tables: list[list[Row]], unit_ns: int) -> CoarseHistogram:
     return coarse(cells, per_octave=1 if octaves and not _is_linear(cells) else 4)
 
 
-def _one_table(tables: list[list[Row]]) -> Iterable[Row]:
+def _one_table(tables: list[Table]) -> Iterable[Row]:
     """Several prints of one map as one: the last, if every bucket only grew (a map that is never cleared), else all."""
-    kept: list[dict[tuple[int, int | None], int]] = [{row[:2]: row[2] for row in table} for table in tables]
-    grew = all(later.get(key, -1) >= count for table, later in pairwise(kept) for key, count in table.items())
-    return tables[-1] if grew else [row for table in tables for row in table]
+    grew = all(_grew(before, after) for before, after in pairwise(tables))
+    return tables[-1].rows if grew else [row for table in tables for row in table.rows]
+
+
+def _grew(before: Table, after: Table) -> bool:
+    """Whether every bucket did; one that is missing shrank, unless it may have been in a line that is unread."""
+    counts = {row[:2]: row[2] for row in after.rows}
+    return all(counts.get((low, high), -1 if after.whole else count) >= count for low, high, count in before.rows)
 
 
 def _is_linear(cells: Cells) -> bool:

@@ -31,6 +31,9 @@ MACHINERY = re.compile(
 PLACE = re.compile(r"^(.*?) \((.*):(\d{1,7})\)$")
 HANDLERS_KEPT = 16
 LONGEST_US = 1e15
+ENDS_TRIED = 8
+"""Braces nest a few deep in an event's arguments."""
+BREAKS_OFF = "the trace breaks off: what follows is missing"
 KERNEL_TIDS = 1 << 22
 """No kernel thread has a greater number (PID_MAX_LIMIT in linux/threads.h)."""
 NO_CALLS = Missing("calls, resources and causes", "the trace holds functions, not system calls")
@@ -64,7 +67,8 @@ def recognises(head: str) -> bool:
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that has turns."""
-    lanes, bad = _lanes(_events(source))
+    events, torn = _events(source)
+    lanes, bad = _lanes(events)
     _merge_tasks(lanes)
     loops: list[Loop] = []
     stalls: list[Stall] = []
@@ -79,6 +83,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
             idle += bool(lane.slices)
     notes = [f"{plural(idle, 'thread')} ran no event loop that the trace shows, and did not count"] * bool(idle)
     notes += [f"{plural(bad, 'event')} could not be read and did not count"] * bool(bad)
+    notes += [BREAKS_OFF] * torn
     return recording_of(
         source,
         "chrome",
@@ -91,18 +96,29 @@ def read(source: Source, threshold_ns: int) -> Recording:
     )
 
 
-def _events(source: Source) -> list[Any]:
-    """The events; an array may lack its end, as Chrome leaves it when it is killed."""
+def _events(source: Source) -> tuple[list[Any], bool]:
+    """The events, and whether they break off: the array may lack its end, as Chrome leaves it when it is killed."""
     text = source.whole().decode("utf-8", "replace").strip()
-    for candidate in (text, text.rstrip(",") + "]"):
+    for candidate in (text, *_ended(text)):
         try:
             content = json.loads(candidate)
         except (ValueError, RecursionError):
             continue
         events = content.get("traceEvents") if isinstance(content, dict) else content
         if isinstance(events, list):
-            return events
+            return events, candidate is not text
     raise UnreadableInput(f"{source.name} is JSON that breaks off or holds no trace events: export the trace again.")
+
+
+def _ended(text: str) -> Iterator[str]:
+    """What breaks off, with an end put to it behind one of the last braces: that of the last whole event."""
+    end = "]}" if text.startswith("{") else "]"
+    at = len(text)
+    for _ in range(ENDS_TRIED):
+        at = text.rfind("}", 0, at)
+        if at < 0:
+            return
+        yield text[: at + 1] + end
 
 
 def _lanes(events: list[Any]) -> tuple[dict[tuple[int, int], Lane], int]:

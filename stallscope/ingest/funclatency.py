@@ -42,6 +42,8 @@ class Tables:
         self.headings = 0
         self.current: Cells | None = None
         self.function: tuple[str, int] | None = None
+        """Whose the next histogram is, where there are several."""
+        self.each_named = False
         self.unit_ns = 0
         self.unread = 0
 
@@ -52,15 +54,21 @@ class Tables:
             self._open(UNIT_NS[header[1]])
         elif function := FUNCTION.match(line):
             self.function = function[1], int(function[2] or 0)
+            self.each_named, self.current = True, None
         elif traced := TRACED.match(line):
-            self.traced, self.function = traced[1], None
+            self.traced, self.function, self.each_named, self.current = traced[1], None, False, None
             self.headings += 1
         elif TORN_ROW.match(line):
             self.unread += 1
+        else:
+            self.current = None  # the end of a histogram, or a heading that is torn: whose the next rows are is unknown
 
     def _open(self, unit_ns: int) -> None:
+        if self.each_named and self.function is None:  # its name was torn
+            self.current = None
+            return
         name, pid = self.function or (self.traced, 0)
-        self.unit_ns = unit_ns
+        self.function, self.unit_ns = None, unit_ns
         self.current = self.cells.setdefault((self.headings, name, pid, unit_ns), {})
 
     def _row(self, low: int, high: int, count: int) -> None:

@@ -44,13 +44,12 @@ class Series:
     def add(self, start_s: float, length_s: float, max_ms: float, packed: str) -> None:
         """Raises whatever hdrhistogram raises for what it cannot decode."""
         histogram = HdrHistogram.decode(packed)
-        counted = {
-            item.value_iterated_to: item.count_added_in_this_iter_step for item in histogram.get_recorded_iterator()
-        }
+        # get_recorded_iterator() takes ten times as long.
+        counted = {histogram.get_value_from_index(index): n for index, n in enumerate(histogram.counts) if n > 0}
         largest = histogram.get_max_value()
         if max_ms > 0 and largest > 0:
             self.ratios[round(log10(largest / max_ms))] += 1
-        self.values.update({histogram.get_lowest_equivalent_value(value): n for value, n in counted.items()})
+        self.values.update(counted)
         self.opened_s = min(self.opened_s, start_s)
         self.last_s = max(self.last_s, start_s + length_s)
 

@@ -69,6 +69,8 @@ NO_DELAYS = Missing(
     "some run-queue delays", "perf recorded the program's own events, not the switches back to it: record with -a"
 )
 FAILED = 1 << 63
+LINES_KEPT = 100_000
+"""Of one iteration, from before the window."""
 
 
 def recognises(head: str) -> bool:
@@ -98,7 +100,9 @@ class Reader:
 
     def __init__(self, threshold_ns: int) -> None:
         self.rebuild = Rebuild(threshold_ns, self._digest, verify=True)
-        self.window = Window()
+        self.window = Window(self._keep_open)
+        self.kept: dict[Thread, tuple[int, list[bytes]]] = {}
+        """Of iterations that began before the window: where, and their lines."""
         self.threads: dict[bytes, Thread] = {}
         self.lines: Counter[bytes] = Counter()
         """By what stands before the processor."""
@@ -190,6 +194,23 @@ class Reader:
             thread.first_ns = at_ns_of(found)
         return thread
 
+    def _keep_open(self, start: int, block: bytes) -> None:
+        """Put by the lines of iterations in progress: on a busy machine a stall lasts for tens of megabytes."""
+        for token, thread in self.threads.items():
+            if thread.returned_ns is None or thread.since >= start + len(block):
+                continue
+            since, lines = self.kept.get(thread, (-1, []))
+            if since != thread.since:
+                since, lines = self.kept[thread] = thread.since, []
+            if len(lines) < LINES_KEPT:
+                text = block[max(0, since - start) :]
+                lines += [line for line in text.split(b"\n") if token in line]
+
+    def _text(self, thread: Thread, begin: int, end: int) -> list[bytes]:
+        """The lines between two positions, of this thread at least."""
+        since, lines = self.kept.pop(thread, (-1, []))
+        return [*(lines if since == begin else []), *self.window.text(begin, end)[1].split(b"\n")]
+
     def finish(self) -> None:
         """Threads of whom nothing told."""
         for begin, count in self.lines.items():
@@ -204,8 +225,7 @@ class Reader:
         evidence, describer, queue = Evidence(), Describer(thread.image.descriptors), RunQueue(thread.tid)
         token = str(thread.tid).encode()
         first: tuple[int, str, bytes] | None = None
-        base, text = self.window.text(begin, end)
-        for line in text.split(b"\n"):
+        for line in self._text(thread, begin, end):
             if token not in line or not (found := EVENT.fullmatch(line)):
                 continue
             at_ns, name = at_ns_of(found), _name(found)
@@ -219,7 +239,7 @@ class Reader:
             elif found[2] == token:
                 evidence.torn |= found[6] != SIGRETURN and (first is None or first[1] != name)
                 if first is not None:
-                    call = describer.describe(name.encode(), first[2], base)
+                    call = describer.describe(name.encode(), first[2], end)
                     evidence.add(first[0], at_ns - first[0], call)
                 first = None
         evidence.torn |= first is not None

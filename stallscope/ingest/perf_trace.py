@@ -80,7 +80,9 @@ def read(source: Source, threshold_ns: int) -> Recording:
     notes = unread(reader.unread)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
-    return reader.rebuild.recording(source, "perf-trace", reader.now_ns, [NO_HANDLERS, NO_CPU], notes, reader.window.lines)
+    return reader.rebuild.recording(
+        source, "perf-trace", reader.now_ns, [NO_HANDLERS, NO_CPU], notes, reader.window.lines
+    )
 
 
 class Reader:

@@ -9,8 +9,8 @@ A trace that begins inside such a nested wait picks the wrong one at first, so `
 descriptor change it.  poll() and select() make a loop only in a thread that never waits by epoll, since getaddrinfo()
 and many a client library poll inside a call.
 
-A line that could not be read may have hidden a wait, of any thread.  So nothing is timed across one (`Rebuild.gap`), and
-where one came before a thread's first wait, that wait is taken for the loop's with reserve: see `Thread.doubtful`.
+A line that could not be read may have hidden a wait, of any thread.  So nothing is timed across one (`Rebuild.gap`),
+and where one came before a thread's first wait, that wait is taken for the loop's with reserve (`Thread.doubtful`).
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Thread:
     """One traced thread, and its loop if it has one."""
 
     __slots__ = (
-        "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "iterations", "key",
-        "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row", "since",
+        "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "iterations",
+        "key", "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row", "since",
         "stalls", "tid", "untimed", "zero_waits",
     )  # fmt: skip
 
@@ -148,6 +148,7 @@ class Thread:
         """A wait begins, in the line at `position`.  False: it is not this loop's, but a blocking call."""
         if key != self.key and not self._adopt(key, position):
             if self.doubtful and key != POLL:  # or that of the loop, and this loop's is the blocking call
+                self.untimed += self.returned_ns is not None
                 self.rivalled, self.row = True, 0
                 self.forget_iteration()
             return False
@@ -334,8 +335,9 @@ class Rebuild:
             yield f"{count} ran no event loop, a pool perhaps, and did not count: {tids} ({lines})"
         for thread in loops:
             if thread.untimed:
-                why = ", for an unread line may hide the wait that is its loop's own" if thread.doubtful else ""
-                yield f"thread {thread.tid}: {plural(thread.untimed, 'iteration')} seen, none of them timed{why}"
+                why = ": an unread line may hide which wait is its loop's own" if thread.doubtful else ""
+                which = "not timed" if thread.iterations else "none of them timed"
+                yield f"thread {thread.tid}: {plural(thread.untimed, 'iteration')} seen, {which}{why}"
             if thread.gaps:
                 yield f"thread {thread.tid}: {plural(thread.gaps, 'iteration')} left out, for lines in them are unknown"
             if thread.holes:

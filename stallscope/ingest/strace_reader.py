@@ -192,12 +192,15 @@ class Reader:
     def _resume(self, thread: Thread, text: bytes, end: int) -> None:
         """The second half."""
         found = RESUMED.match(text)
-        if found and text_of(found[1]) not in self.telling:
+        if not found:
+            self._hole()
+            return
+        if text_of(found[1]) not in self.telling:
             return
         first = self.pending.pop(thread, None)
-        if first is None and found and text_of(found[1]) in POLL_WAITS and thread.key != POLL:
+        if first is None and text_of(found[1]) in POLL_WAITS and thread.key != POLL:
             return  # it waited for one descriptor, and its first half was passed over
-        if not found or first is None or not first[1].startswith(found[1] + b"("):
+        if first is None or not first[1].startswith(found[1] + b"("):
             self.halves += 1
             thread.forget_iteration()
             return

@@ -37,8 +37,8 @@ def damage(bad: int, lines: int) -> list[Missing]:
     """What a trace lacks of whose lines so many could not be read."""
     if bad < NO_EVIDENCE * lines or not bad:
         return []
-    why = f"{bad:,} of {lines:,} lines could not be read, or were lost: how often the loop stalled, and why, cannot be told"
-    return [Missing("evidence", f"{why}; record again, with -o FILE")]
+    unknown = f"{bad:,} of {lines:,} lines could not be read, or were lost"
+    return [Missing("evidence", f"{unknown}: how often the loop stalled cannot be told; record again, with -o FILE")]
 
 
 def recording_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from collections.abc import Callable
 
 KEPT_BYTES = 8 << 20
 """Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
@@ -16,7 +17,9 @@ KEPT_BYTES = 8 << 20
 class Window:
     """Blocks of whole lines, the oldest forgotten.  A position counts the bytes from the beginning of the text."""
 
-    def __init__(self) -> None:
+    def __init__(self, ages: Callable[[int, bytes], None] | None = None) -> None:
+        """`ages` is given each block, and its position, before it is forgotten."""
+        self._ages = ages
         self.end = self.lines = 0
         self._blocks: deque[tuple[int, bytes]] = deque()
 
@@ -27,7 +30,9 @@ class Window:
         self.end += len(block)
         self.lines += block.count(b"\n")
         while len(self._blocks) > 1 and self.end - self._blocks[1][0] >= KEPT_BYTES:
-            self._blocks.popleft()
+            oldest = self._blocks.popleft()
+            if self._ages:
+                self._ages(*oldest)
         return start
 
     def text(self, begin: int, end: int) -> tuple[int, bytes]:

@@ -1,13 +1,13 @@
 """Damaged traces: `python -m tests.ingest.fuzz LINES [FORMAT ...]` damages that many lines of each format.
 
-`nice python -m tests.ingest.fuzz 1000000` takes hours, most of them for hlog.  A fifth of all lines is damaged.
+`nice python -m tests.ingest.fuzz 1000000` takes an hour or so.  Up to half of all lines are damaged, in two ways:
 
 Cut lines (torn, as a killed recorder or an interleaved terminal leaves them) must not change any duration: whatever
-stall is read from the damaged trace is in the whole one.  Flipped bytes may change what a line says; then nothing
-may be longer than the trace.  In neither case may anything but UnreadableInput be raised.
+iteration, stall or bucket is read from the damaged trace is in the whole one.  Flipped bytes may change what a line
+says; then nothing may be longer than the trace.  In neither case may anything but UnreadableInput be raised, also where
+the format has to be recognised first.
 
-Where half of all lines were cut, one piece of some 1,400 gave a stall that was none: every wait on the loop's own
-descriptor was gone, and a wait inside a handler was taken for the loop's.
+A piece that fails is left in the directory that the command names, beside the whole one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from stallscope.analysis.modes import Bins
 from stallscope.errors import UnreadableInput
@@ -27,8 +31,24 @@ from stallscope.ingest.recognise import ingest, recognise
 from stallscope.ingest.source import Source
 from stallscope.recording.nouns import Recording
 from tests.ingest.expected import traces
+from tests.ingest.variants import REFUSED, variants
 
 Damage = Callable[[random.Random, bytes], bytes]
+SHARES = (0.002, 0.02, 0.2, 0.5)
+"""Of all lines, that are damaged."""
+THRESHOLD_NS = 1_000_000
+"""Low, so that there are many stalls."""
+
+
+@dataclass
+class Tally:
+    """What was done so far: lines damaged, pieces read, and how much of the cut ones was held against the whole."""
+
+    lines: int = 0
+    pieces: int = 0
+    iterations: int = 0
+    stalls: int = 0
+    failures: int = 0
 
 
 def cut(rng: random.Random, line: bytes) -> bytes:
@@ -43,16 +63,19 @@ def flip(rng: random.Random, line: bytes) -> bytes:
 def damaged(rng: random.Random, data: bytes, damage: Damage, share: float) -> tuple[bytes, int]:
     """The data with some of its lines damaged, and how many."""
     lines = data.split(b"\n")
+    if damage is cut and data[:1] in b"{[" and rng.random() < 0.5:  # JSON that breaks off is read up to there
+        kept = lines[: rng.randrange(len(lines))]
+        return b"\n".join([*kept, cut(rng, lines[len(kept)])]), 1
     chosen = [number for number in range(len(lines)) if rng.random() < share]
     for number in chosen:
         lines[number] = damage(rng, lines[number])
     return b"\n".join(lines), len(chosen)
 
 
-def read(path: Path, data: bytes, form: str) -> Recording | None:
+def read(path: Path, data: bytes, form: str | None) -> Recording | None:
     path.write_bytes(data)
     try:
-        return ingest(path, format=form)
+        return ingest(path, format=form, threshold_ns=THRESHOLD_NS)
     except UnreadableInput:
         return None
 
@@ -61,16 +84,33 @@ def lengths(recording: Recording) -> Counter[tuple[int, bool]]:
     return Counter((stall.duration_ns, stall.finished) for stall in recording.stalls)
 
 
-def check_cut(whole: Recording, torn: Recording | None) -> None:
-    """No stall but those of the whole trace (one cut off at its end may be unfinished)."""
+def iterations(recording: Recording, names: Collection[str]) -> Counter[object]:
+    """The iterations by bucket, and by loop and bucket where a loop has one of these names (names may be cut, too)."""
+    found: Counter[object] = Counter()
+    for loop in recording.loops:
+        counts: dict[Any, int] = dict(loop.counts)
+        if loop.coarse:
+            counts |= dict(zip(pairwise(loop.coarse.edges_ns), loop.coarse.counts, strict=True))
+        found.update(counts)
+        found.update({(loop.name, bucket): count for bucket, count in counts.items() if loop.name in names})
+    return +found
+
+
+def check_cut(whole: Recording, torn: Recording | None) -> tuple[int, int]:
+    """No iteration and no stall but those of the whole trace; returns how many of each there were."""
     if torn is None:
-        return
+        return 0, 0
+    check_calls(torn)
     if whole.source == "seastar":  # where a stall's last report is cut, an earlier and shorter one is left
         assert max(lengths(torn), default=(0, True)) <= max(lengths(whole), default=(0, True))
-        return
+        return 0, len(torn.stalls)
+    # One that is cut off at its end may be unfinished.
     invented = [length for length in lengths(torn) - lengths(whole) if length[1]]
-    assert not invented, f"{whole.path}: {invented} ns"
-    check_calls(torn)
+    assert not invented, f"stalls {invented} ns"
+    names = {loop.name for loop in whole.loops}
+    more = iterations(torn, names) - iterations(whole, names)
+    assert not more, f"iterations {more}"
+    return iterations(torn, ()).total(), len(torn.stalls)
 
 
 def check_calls(recording: Recording) -> None:
@@ -94,46 +134,80 @@ def check_flipped(flipped: Recording | None) -> None:
             Bins(loop.coarse.edges_ns, loop.coarse.counts, loop.coarse.tick_ns, loop.coarse.per_octave)
 
 
-def fuzz(traces: list[Path], at_least: int, rng: random.Random, scratch: Path) -> int:
-    """Damage lines of traces of one format until there were so many; returns how many there were."""
-    contents = [trace.read_bytes() for trace in traces]
-    form, done = recognise(Source(traces[0])), 0
-    while done < at_least:
-        done += damage_once(rng.choice(contents), form, rng, scratch)
-    return done
+def fuzz(contents: list[bytes], form: str, at_least: int, scratch: Path, keep: Path | None = None) -> Tally:
+    """Damage lines of texts of one format until there were so many.
+
+    A piece that fails is kept, where `keep` says so, and raises its error otherwise.
+    """
+    tally, number = Tally(), 0
+    while tally.lines < at_least:
+        number += 1
+        rng = random.Random(number)
+        part = _part(rng, rng.choice(contents))
+        try:
+            damage_once(rng, part, form, scratch, tally)
+        except Exception:
+            if keep is None:
+                raise
+            tally.failures += 1
+            name = keep / f"{form}-{number}"
+            name.with_suffix(".whole").write_bytes(part)
+            name.with_suffix(".error").write_text(traceback.format_exc())
+            name.with_suffix(".damaged").write_bytes(scratch.read_bytes())
+    return tally
 
 
-def damage_once(data: bytes, form: str, rng: random.Random, scratch: Path) -> int:
-    """Read a part of a trace whole, with some lines cut, and with some changed; returns how many were damaged."""
+def _part(rng: random.Random, data: bytes) -> bytes:
+    """The beginning of a text, or all of it."""
     lines = data.split(b"\n")
-    part = b"\n".join(lines[: rng.randrange(min(20, len(lines)), len(lines) + 1)])
+    return b"\n".join(lines[: rng.randrange(min(20, len(lines)), len(lines) + 1)])
+
+
+def damage_once(rng: random.Random, part: bytes, form: str, scratch: Path, tally: Tally) -> None:
+    """Read a text whole, with some lines cut, and with some changed."""
+    share = max(rng.choice(SHARES), min(0.5, 10 / (part.count(b"\n") + 1)))
+    torn, torn_lines = damaged(rng, part, cut, share)
+    flipped, flipped_lines = damaged(rng, part, flip, share)
+    tally.lines += torn_lines + flipped_lines
+    tally.pieces += 1
     whole = read(scratch, part, form)
-    share = max(rng.choice((0.002, 0.02, 0.2)), min(0.5, 10 / len(lines)))
-    torn, count = damaged(rng, part, cut, share)
     if whole is not None:
-        check_cut(whole, read(scratch, torn, form))
-    flipped, more = damaged(rng, part, flip, share)
-    check_flipped(read(scratch, flipped, form))
-    return count + more
+        timed, stalls = check_cut(whole, read(scratch, torn, form))
+        tally.iterations += timed
+        tally.stalls += stalls
+    check_flipped(read(scratch, flipped, rng.choice((form, None))))
 
 
-def by_format() -> dict[str, list[Path]]:
-    """The recorded traces of each format."""
-    found: dict[str, list[Path]] = {}
+def by_format() -> dict[str, list[bytes]]:
+    """The recorded traces of each format, in all their shapes."""
+    found: dict[str, list[bytes]] = {name: [text] for name, text in REFUSED.items()}
     for trace in traces():
-        found.setdefault(recognise(Source(trace)), []).append(trace)
+        form = recognise(Source(trace))
+        found.setdefault(form, []).extend(variants(form, trace.read_bytes()))
     return found
 
 
 def main() -> None:
-    """Print a row for each format as it is done."""
+    """Print a row for each format as it is done; leave with 1 where one failed."""
     lines = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    with tempfile.TemporaryDirectory() as folder:
-        for form, files in by_format().items():
+    memory = Path("/dev/shm")
+    keep = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    print(f"{'':20} {'lines':>10} {'texts':>9} {'iterations':>11} {'stalls':>9} {'failures':>8} {'CPU s':>6}")
+    failures = 0
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        for form, contents in by_format().items():
             if form in (sys.argv[2:] or [form]):
                 began_s = time.process_time()
-                done = fuzz(files, lines, random.Random(lines), Path(folder) / "damaged")
-                print(f"{form:20} {done:12,} lines {time.process_time() - began_s:8.0f} s of CPU", flush=True)
+                done = fuzz(contents, form, lines, Path(folder) / "damaged", keep)
+                failures += done.failures
+                print(
+                    f"{form:20} {done.lines:10,} {done.pieces:9,} {done.iterations:11,} {done.stalls:9,} "
+                    f"{done.failures:8,} {time.process_time() - began_s:6.0f}",
+                    flush=True,
+                )
+    if failures:
+        sys.exit(f"{failures} texts failed: see {keep}")
+    keep.rmdir()
 
 
 if __name__ == "__main__":

@@ -148,3 +148,17 @@ def test_nodes_percentiles_become_counts_that_add_up(tmp_path: Path) -> None:
     (loop,) = read(tmp_path, json.dumps({**content, "percentiles": percentiles}))
     assert coarse(loop).counts == (500, 250, 240, 10)
     assert coarse(loop).edges_ns == (0, 1, 500_001, 1_000_001, 60_000_001)
+
+
+def test_a_bpftrace_map_printed_again_is_not_added_up_because_a_row_is_torn(tmp_path: Path) -> None:
+    table = "@usecs: \n[1, 2)      {} |@@@ |\n[2, 4)     {} |@@@ |\n\n"
+    whole = table.format(10, 20) + table.format(12, 25)
+    assert coarse(read(tmp_path, whole)[0]).counts == (12, 25)
+    assert coarse(read(tmp_path, whole.replace("12 |@@@ |", "12 |@"))[0]).counts == (25,)
+
+
+def test_rows_below_a_torn_heading_are_nobodys(tmp_path: Path) -> None:
+    maps = "@usecs: \n[1, 2)      10 |@@@ |\n\n@ot\n[1, 2)      99 |@@@ |\n"
+    assert coarse(read(tmp_path, maps)[0]).counts == (10,)
+    tables = funclatency("usecs", (0, 1, 3)) + "     usecs      : cou\n" + "     0 -> 1    : 99   |***     |\n"
+    assert coarse(read(tmp_path, tables)[0]).counts == (3,)

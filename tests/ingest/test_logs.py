@@ -100,3 +100,12 @@ def test_viztracers_waits_bound_the_iterations_and_tasks_go_to_their_thread(tmp_
 def test_a_chrome_trace_cut_off_when_the_browser_was_killed_is_read(tmp_path: Path) -> None:
     text = "[" + ",\n".join(json.dumps(span("RunTask", 20 * n, 20 * n + 15)) for n in range(4)) + ","
     assert len(read(tmp_path, text).stalls) == 4
+
+
+def test_a_chrome_trace_that_breaks_off_in_an_event_is_read_up_to_there(tmp_path: Path) -> None:
+    event = '{"ph":"X","name":"RunTask","pid":1,"tid":2,"ts":%d,"dur":50000,"args":{"a":{}}}'
+    path = tmp_path / "trace.json"
+    path.write_text('{"traceEvents":[' + event % 0 + "," + event % 90000 + "," + (event % 180000)[:-9])
+    recording = ingest(path)
+    assert [stall.start_ns for stall in recording.stalls] == [0, 90_000_000]
+    assert any("breaks off" in note for note in recording.notes)

@@ -8,6 +8,7 @@ import pytest
 
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.recognise import ingest
+from stallscope.ingest.window import KEPT_BYTES
 from stallscope.recording.nouns import Recording, Resource
 from tests.ingest.expected import TRACES
 
@@ -99,3 +100,18 @@ def test_perf_script_of_another_machine_is_refused(tmp_path: Path) -> None:
     text = "# arch : aarch64\n" + event(0, "raw_syscalls:sys_enter: NR 22 (7, 7f, 2, 0, 0, 0)")
     with pytest.raises(UnreadableInput, match="aarch64"):
         read(tmp_path, text)
+
+
+def test_perf_script_keeps_a_stall_together_over_tens_of_megabytes_of_other_threads(tmp_path: Path) -> None:
+    def turn(at_ms: float) -> str:
+        return event(at_ms, "raw_syscalls:sys_enter: NR 232 (7, 7f, 2, 0, 0, 0)") + event(
+            at_ms + 1, "raw_syscalls:sys_exit: NR 232 = 1"
+        )
+
+    others = event(20, "raw_syscalls:sys_enter: NR 39 (0, 0, 0, 0, 0, 0)").replace("18700", "18800")
+    others += event(20, "raw_syscalls:sys_exit: NR 39 = 18800").replace("18700", "18800")
+    text = turn(0) + turn(2) + event(4, "raw_syscalls:sys_enter: NR 74 (5, 0, 0, 0, 0, 0)")
+    text += others * (3 * KEPT_BYTES // (2 * len(others)))
+    text += event(34, "raw_syscalls:sys_exit: NR 74 = 0") + turn(40) + turn(42)
+    (stall,) = read(tmp_path, text).stalls
+    assert (stall.duration_ns, stall.calls[0].call.name, stall.calls[0].duration_ns) == (37 * MS, "fsync", 30 * MS)

@@ -250,3 +250,26 @@ def test_a_wait_hidden_in_another_line_makes_no_stall(tmp_path: Path) -> None:
     recording = read(tmp_path, text)
     assert not recording.stalls
     assert any("1 stall left out" in note for note in recording.notes)
+
+
+def test_halves_of_two_calls_are_not_joined_across_a_line_that_cannot_be_read(tmp_path: Path) -> None:
+    text = quick_turns(3) + "100 1700000000.010000 epoll_wait(7,  <unfinished ...>\n"
+    text += "100 1700000000.020000 <... epoll_wait resu\n" + "100 1700000000.05 epoll_wa\n"
+    text += "100 1700000000.060000 <... epoll_wait resumed>[], 2, -1) = 1 <0.005000>\n" + wait(80) + wait(82)
+    recording = read(tmp_path, text)
+    assert not recording.stalls  # not one from 15 ms to 80 ms: that wait returned at 60 ms
+    assert "2 lines could not be read and did not count" in recording.notes
+
+
+def test_a_wait_after_an_unread_line_is_not_the_loops_where_another_is_waited_for(tmp_path: Path) -> None:
+    nested = "".join(wait(4 + 40 * n, 30, 9) + wait(36 + 40 * n, 2) for n in range(8))
+    assert durations_ms(read(tmp_path, wait(0) + nested)) == [35, *[38] * 7]
+    recording = read(tmp_path, line(0, "getpid()")[:30] + "\n" + nested)
+    assert not recording.stalls
+    assert not recording.loops[0].counts
+
+
+def test_a_trace_of_which_a_tenth_is_unread_is_no_evidence(tmp_path: Path) -> None:
+    text = quick_turns(90) + "100 1700000000.2 epo\n" * 10
+    assert "evidence" in [missing.what for missing in read(tmp_path, text).fidelity.missing]
+    assert "evidence" not in [missing.what for missing in read(tmp_path, text[:-21]).fidelity.missing]
