@@ -136,7 +136,7 @@ class Reader:
     def _other(self, line: bytes) -> None:
         if lost := LOST.search(line):
             self.lost += int(lost[1])
-        elif not line.strip() or line[:1] in b"#\t":
+        elif not line.strip(b"\r") or line[:1] in b"#\t":
             return
         else:
             self.unread += 1
@@ -152,9 +152,9 @@ class Reader:
         thread = self.threads.get(number)
         if thread is None:
             off_cpu = OffCpu(partial(self._waited, number))
-            thread = Thread(int(number), program.decode("utf-8", "replace"), off_cpu, at_ns)
+            thread = Thread(int(number), program.decode("utf-8", "replace"), off_cpu, at_ns, at_ns)
             self.threads[number] = thread
-        thread.last_ns = at_ns
+        thread.last_ns = max(thread.last_ns, at_ns)
         return thread
 
     def _waited(self, number: bytes, from_ns: int, to_ns: int, state: str) -> None:

@@ -145,7 +145,7 @@ class Reader:
         elif lost := LOST.search(line):
             self.lost += int(lost[1])
             self._gap()
-        elif line.strip() and line[:1] not in b"#\t":
+        elif line.strip(b"\r") and line[:1] not in b"#\t":
             self._torn()
 
     def _torn(self) -> None:

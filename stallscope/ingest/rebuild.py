@@ -16,6 +16,7 @@ and where one came before a thread's first wait, that wait is taken for the loop
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -121,15 +122,15 @@ class Thread:
         self.last_ns = 0
         self.ended_ns: int | None = None
 
-    def turn(self, key: int, enter_ns: int, leave_ns: int, polls: bool, position: int, end: int) -> None:
-        """A whole wait, whose line lies between two positions: `enter_wait` and `leave_wait` in one.
+    def turn(self, key: int, enter_ns: int, leave_ns: int, polls: bool, found: re.Match[bytes], base: int) -> None:
+        """A whole wait, whose line was found in a text that begins at `base`: `enter_wait` and `leave_wait` in one.
 
         Most iterations are short ones between two such waits, and need no more than to be counted.
         """
         returned_ns = self.returned_ns
         if returned_ns is None or key != self.key or self.held is not None or leave_ns < self.last_ns or self.doubtful:
-            if self.enter_wait(key, enter_ns, position):
-                self.leave_wait(leave_ns, polls, end)
+            if self.enter_wait(key, enter_ns, base + found.start()):
+                self.leave_wait(leave_ns, polls, base + found.end())
             return
         duration_ns = enter_ns - returned_ns
         if SUB_BUCKETS <= duration_ns < self.owner.threshold_ns:
@@ -138,11 +139,11 @@ class Thread:
             self.counts[bucket] = self.counts.get(bucket, 0) + 1
             self.iterations += 1
         else:
-            self._end_iteration(returned_ns, enter_ns, position)
+            self._end_iteration(returned_ns, enter_ns, base + found.start())
         self.others = 0
         self.zero_waits += polls
         self.returned_ns = self.last_ns = leave_ns
-        self.since = end
+        self.since = base + found.end()
 
     def enter_wait(self, key: int, at_ns: int, position: int) -> bool:
         """A wait begins, in the line at `position`.  False: it is not this loop's, but a blocking call."""

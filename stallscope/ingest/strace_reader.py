@@ -112,12 +112,8 @@ class Reader:
         start_ns = self.clock.move(stamp)
         if thread.first_ns is None:
             thread.first_ns = start_ns
-        end_ns = start_ns + (
-            int(seconds + fraction) * 1000
-            if len(fraction) == 6
-            else int(seconds) * 10**9 + int(fraction.ljust(9, b"0"))
-        )
-        thread.turn(int(descriptor), start_ns, end_ns, timeout == b"0", base + found.start(), base + found.end() - 1)
+        end_ns = start_ns + int(seconds + fraction) * (1000 if len(fraction) == 6 else 1)
+        thread.turn(int(descriptor), start_ns, end_ns, timeout == b"0", found, base)
 
     def _made(self, found: re.Match[bytes], base: int) -> None:
         """A call that made a descriptor, or failed to."""

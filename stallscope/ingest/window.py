@@ -14,6 +14,9 @@ KEPT_BYTES = 8 << 20
 """Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
 
 
+FEW = 3
+
+
 class Window:
     """Blocks of whole lines, the oldest forgotten.  A position counts the bytes from the beginning of the text."""
 
@@ -46,10 +49,10 @@ def count_by(
 ) -> Counter[bytes]:
     """How many lines of a text each thread has, by the one group of `pattern`; `seen` are the counts so far.
 
-    Where one thread was seen, its lines are counted first: where all are its own, that takes a tenth of the time.
+    Where few threads were seen, their lines are counted first: where there are no others, that takes a third of the time.
     """
-    if len(seen) == 1:
-        (token,) = seen
-        if (count := text.count(before + token + after)) == text.count(b"\n") - 1:
-            return Counter({token: count})
+    if 1 <= len(seen) <= FEW:
+        counts = Counter({token: text.count(before + token + after) for token in seen})
+        if counts.total() == text.count(b"\n") - 1:
+            return counts
     return Counter(pattern.findall(text))

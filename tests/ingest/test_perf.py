@@ -115,3 +115,18 @@ def test_perf_script_keeps_a_stall_together_over_tens_of_megabytes_of_other_thre
     text += event(34, "raw_syscalls:sys_exit: NR 74 = 0") + turn(40) + turn(42)
     (stall,) = read(tmp_path, text).stalls
     assert (stall.duration_ns, stall.calls[0].call.name, stall.calls[0].duration_ns) == (37 * MS, "fsync", 30 * MS)
+
+
+def test_a_line_of_spaces_may_be_all_that_is_left_of_a_wait(tmp_path: Path) -> None:
+    def turn(at_ms: float) -> list[str]:
+        return [
+            event(at_ms, "raw_syscalls:sys_enter: NR 232 (7, 7f, 2, 0, 0, 0)"),
+            event(at_ms + 1, "raw_syscalls:sys_exit: NR 232 = 1"),
+        ]
+
+    kept = [*turn(0), *turn(2), turn(4)[0]]
+    assert not read(tmp_path, "".join([*kept, "     \n", *turn(40)])).stalls
+    torn_entry = "".join([*turn(0), *turn(2), "     \n", turn(4)[1], *turn(40)])
+    assert not read(tmp_path, torn_entry).stalls
+    hidden = "".join([*turn(0), *turn(2), "     \n", *turn(40)])
+    assert not read(tmp_path, hidden).stalls

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stallscope.analysis.examine import examine
+from stallscope.ingest.perf_sched import Reader
 from stallscope.ingest.recognise import ingest, recognise
 from stallscope.ingest.source import Source
 from stallscope.recording.nouns import Recording
@@ -149,3 +150,13 @@ def test_a_missing_switch_ends_every_wait_for_a_cpu(tmp_path: Path) -> None:
 def test_both_are_known_by_their_content() -> None:
     assert recognise(Source(TRACES / "contended.perf-sched.txt")) == "perf-sched"
     assert recognise(Source(TRACES / "contended.perf-script-sched.txt")) == "perf-script"
+
+
+def test_a_stamp_that_lies_behind_does_not_end_a_thread_before_it_began() -> None:
+    reader = Reader(MS)
+    for at in ("10.500000", "10.300000"):
+        reader.take(
+            f"python 7 [000] {at}: sched:sched_switch: python:7 [120] S ==> swapper/0:0 [120]\n".encode()
+            + f"swapper 0 [000] {at}: sched:sched_switch: swapper/0:0 [120] R ==> python:7 [120]\n".encode()
+        )
+    assert all(thread.first_ns <= thread.last_ns for thread in reader.threads.values())
