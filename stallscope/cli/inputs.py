@@ -39,9 +39,9 @@ def read_inputs(paths: Sequence[Path], *, format: str | None = None, threshold_n
 
 def _is_foreign(path: Path) -> bool:
     """A file with something in it that is not SQLite; for the rest the recording's reader has the words."""
-    if str(path) == "-":
-        return True
     try:
+        if str(path) == "-" or path.is_fifo():  # <(zcat trace.gz): what is in it can be read only once
+            return True
         with path.open("rb") as file:
             head = file.read(len(_SQLITE)) if path.is_file() else b""
     except OSError:
@@ -56,11 +56,24 @@ def _progress(paths: Sequence[Path]) -> Iterator[Callable[[int, int | None], Non
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     total = None if None in sizes else sum(size or 0 for size in sizes)
-    columns = (TextColumn("{task.description}"), BarColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(paths[0].name if len(paths) == 1 else f"{len(paths)} files", total=total)
         before = last = 0

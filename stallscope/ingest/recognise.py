@@ -117,7 +117,8 @@ def recognise(source: Source) -> str:
     for name, form in FORMATS.items():
         if form.recognises(head):
             return name
+    what = "binary, and " if b"\0" in source.head else ""
     raise UnreadableInput(
-        f"{source.name} is in no format that stallscope knows: if it is one of {', '.join(FORMATS)}, "
+        f"{source.name} is {what}in no format that stallscope knows: if it is one of {', '.join(FORMATS)}, "
         "say so with --format."
     )

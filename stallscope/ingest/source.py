@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import lzma
@@ -10,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 from stallscope.errors import UnreadableInput
 
@@ -23,6 +24,13 @@ WHOLE_MAX_BYTES = 1 << 30
 
 Progress = Callable[[int, "int | None"], None]
 """Called now and then with the bytes of the file read so far, and its size (None for a stream)."""
+
+
+class Stream(Protocol):
+    """What is read: at most `size` bytes at a time, none at the end."""
+
+    def read1(self, size: int = -1, /) -> bytes: ...
+
 
 ZSTD_MODULES = ("compression.zstd", "zstandard", "pyzstd")
 TORN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
@@ -39,17 +47,31 @@ class Source:
         self.path = path
         self.torn = False
         self._progress = progress
+        self._read_bytes = 0
         self._raw = _open(path)
-        self._size = None if path == Path("-") else path.stat().st_size
-        self._stream = _unpacked(self._raw, path)
-        self.head = self._read(HEAD_BYTES)
+        self._size = path.stat().st_size if path.is_file() else None
+        if progress:
+            progress(0, self._size)  # of several files, the next has begun
+        self._stream = _unpacked(self._raw, self.name)
+        self.head = self._read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+        self._windows = b"\r\n" in self.head
+        if self.torn and not self.head:
+            raise UnreadableInput(
+                f"{self.name} is packed and broken before its first line, cut off or damaged: copy it again."
+            )
+        if self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UnreadableInput(f"{self.name} is UTF-16 text: convert it first, with iconv -f UTF-16 -t UTF-8.")
 
     @property
     def name(self) -> str:
         return "standard input" if self.path == Path("-") else str(self.path)
 
     def chunks(self) -> Iterator[bytes]:
-        """Everything, in pieces that end where a line ends (the last one need not)."""
+        """Everything, in pieces that end where a line ends (the last one need not), by a line feed alone."""
+        for piece in self._pieces():
+            yield piece.replace(b"\r\n", b"\n") if self._windows else piece
+
+    def _pieces(self) -> Iterator[bytes]:
         rest = self.head
         while piece := self._read(CHUNK_BYTES):
             rest += piece
@@ -76,22 +98,25 @@ class Source:
         return b"".join(pieces)
 
     def _read(self, size: int) -> bytes:
-        if self.torn:
-            return b""
+        data = b""
         try:
-            data = self._stream.read(size)
+            # Not read(): where that meets the end of packed data that breaks off, it drops what it had so far.
+            while not self.torn and len(data) < size and (more := self._stream.read1(size - len(data))):
+                data += more
         except TORN:
             self.torn = True
-            return b""
         except OSError as error:
             raise UnreadableInput(f"{self.name} cannot be read: {error.strerror or error}.") from None
+        self._read_bytes += len(data)
         if self._progress:
-            self._progress(self._raw.tell() if self._size is not None else 0, self._size)
+            self._progress(self._read_bytes if self._size is None else self._raw.tell(), self._size)
         return data
 
 
 def _open(path: Path) -> IO[bytes]:
     if path == Path("-"):
+        if sys.stdin is None:
+            raise UnreadableInput("standard input is closed: pipe a trace into it, or name a file.")
         return sys.stdin.buffer
     try:
         return path.open("rb")
@@ -99,29 +124,62 @@ def _open(path: Path) -> IO[bytes]:
         raise UnreadableInput(f"{path} cannot be opened ({error.strerror}): check the name and your rights.") from None
 
 
-def _unpacked(raw: IO[bytes], path: Path) -> IO[bytes]:
+def _unpacked(raw: IO[bytes], name: str) -> Stream:
     """The stream itself, or its unpacked content, by its magic number."""
     peekable = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, raw))
-    magic = peekable.peek(6)[:6]
+    try:
+        magic = peekable.peek(6)[:6]
+    except OSError as error:
+        raise UnreadableInput(f"{name} cannot be read: {error.strerror or error}.") from None
     if magic.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=peekable))
+        return gzip.GzipFile(fileobj=peekable)
     if magic.startswith(b"\xfd7zXZ\0"):
-        return cast("IO[bytes]", lzma.LZMAFile(peekable))
+        return lzma.LZMAFile(peekable)
     if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        return _zstd(peekable, path)
+        return _zstd(peekable, name)
     return peekable
 
 
-def _zstd(stream: IO[bytes], path: Path) -> IO[bytes]:
+def _zstd(stream: IO[bytes], name: str) -> Stream:
     """A reader of Zstandard, which the standard library has from 3.14 on, and packages before."""
-    for name in ZSTD_MODULES:
+    for module_name in ZSTD_MODULES:
         try:
-            module: Any = import_module(name)
+            module: Any = import_module(module_name)
         except ImportError:
             continue
-        if name == "zstandard":
-            return cast("IO[bytes]", module.ZstdDecompressor().stream_reader(stream, read_across_frames=True))
-        return cast("IO[bytes]", module.ZstdFile(stream))
+        if module_name == "zstandard":
+            return Zstandard(stream, module.ZstdDecompressor())
+        return cast(Stream, module.ZstdFile(stream))
     raise UnreadableInput(
-        f"{path} is packed by zstd, which this Python cannot read: install zstandard, or run zstd -d."
+        f"{name} is packed by zstd, which this Python cannot read: install zstandard, or run zstd -d."
     )
+
+
+class Zstandard:
+    """A reader by the package zstandard, whose own one takes data that break off for whole ones."""
+
+    def __init__(self, stream: IO[bytes], unpacker: Any) -> None:
+        self._stream, self._unpacker = stream, unpacker
+        self._frame: Any = None
+        self._packed = self._ready = b""
+
+    def read1(self, size: int = -1) -> bytes:
+        """Raises EOFError where a frame breaks off or is damaged."""
+        while not self._ready:
+            self._packed = self._packed or self._stream.read(CHUNK_BYTES // 8)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError
+                break
+            self._unpack()
+        data, self._ready = self._ready[:size], self._ready[size:]
+        return data
+
+    def _unpack(self) -> None:
+        self._frame = self._frame or self._unpacker.decompressobj()
+        try:
+            self._ready = self._frame.decompress(self._packed)
+        except Exception as error:  # ZstdError, a class of the package
+            raise EOFError from error
+        self._packed = self._frame.unused_data if self._frame.eof else b""
+        self._frame = None if self._frame.eof else self._frame

@@ -49,7 +49,7 @@ def count_by(
 ) -> Counter[bytes]:
     """How many lines of a text each thread has, by the one group of `pattern`; `seen` are the counts so far.
 
-    Where few threads were seen, their lines are counted first: where there are no others, that takes a third of the time.
+    Where few threads were seen, their lines are counted first: where there are no others, that is three times as fast.
     """
     if 1 <= len(seen) <= FEW:
         counts = Counter({token: text.count(before + token + after) for token in seen})

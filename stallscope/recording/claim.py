@@ -45,20 +45,20 @@ def _make_room(path: Path, force: bool) -> None:
     if path in taken:
         _require_replaceable(path)
     if taken and not force:
-        raise UnreadableInput(f"{taken[0]} exists already; give another name with -o, or --force to replace it")
+        raise UnreadableInput(f"{taken[0]} exists already; give another name, or --force to replace it")
     release(path)
 
 
 def _require_replaceable(path: Path) -> None:
     mode = os.lstat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise UnreadableInput(f"{path} is a directory; give the name of a file with -o")
+        raise UnreadableInput(f"{path} is a directory; give the name of a file")
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise UnreadableInput(f"{path} is a device or a pipe, not a place for a recording; give a file name with -o")
+        raise UnreadableInput(f"{path} is a device or a pipe, not a place for a recording; give a file name")
 
 
 def _why_not(path: Path, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"cannot create {path}: the directory {path.parent} does not exist; make it, or give another with -o"
+        return f"cannot create {path}: the directory {path.parent} does not exist; make it, or give another"
     reason = (error.strerror or str(error)).lower()
-    return f"cannot create {path}: {reason}; give a place that you may write to with -o"
+    return f"cannot create {path}: {reason}; give a place that you may write to"

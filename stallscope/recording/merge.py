@@ -12,19 +12,21 @@ from stallscope.recording.nouns import Fidelity, Recording
 def merged(recordings: Sequence[Recording]) -> Recording:
     """All loops and stalls of one or more recordings, numbered anew; one recording is returned as it is.
 
-    Each keeps its own clock: the merged start and end are the first and the last of all, and only the walls of single
-    loops are times that passed.  The threshold is the highest, since below its own a recording has no stalls.
+    Each keeps its own clock: the merged start and end are the first and the last of all where the times of each overlap
+    another's, and otherwise (one counts from 1970, say, and one from its own start) as far apart as the longest lasted.
+    The threshold is the highest, since below its own a recording has no stalls.
     """
     if len(recordings) == 1:
         return recordings[0]
     threshold_ns = max(one.threshold_ns for one in recordings)
     numbered = list(_numbered(recordings))
+    started_ns, ended_ns = _span(recordings)
     return Recording(
         path=", ".join(one.path for one in recordings),
         source=_common((one.source for one in recordings), "several"),
         threshold_ns=threshold_ns,
-        started_ns=min(one.started_ns for one in recordings),
-        ended_ns=max(one.ended_ns for one in recordings),
+        started_ns=started_ns,
+        ended_ns=ended_ns,
         fidelity=Fidelity(
             _common((one.fidelity.level for one in recordings), "several"),
             tuple(dict.fromkeys(missing for one in recordings for missing in one.fidelity.missing)),
@@ -39,6 +41,18 @@ def merged(recordings: Sequence[Recording]) -> Recording:
         call_sites=tuple(site for one in numbered for site in one.call_sites),
         executors=tuple(pool for one in numbered for pool in one.executors),
     )
+
+
+def _span(recordings: Iterable[Recording]) -> tuple[int, int]:
+    spans = sorted((one.started_ns, one.ended_ns) for one in recordings if one.ended_ns > one.started_ns)
+    if not spans:
+        return 0, 0
+    started_ns, reached_ns = spans[0]
+    for began_ns, ended_ns in spans:
+        if began_ns > reached_ns:  # a time of which nothing is known would count as watched
+            return started_ns, started_ns + max(end - begin for begin, end in spans)
+        reached_ns = max(reached_ns, ended_ns)
+    return started_ns, reached_ns
 
 
 def _common(words: Iterable[str], otherwise: str) -> str:

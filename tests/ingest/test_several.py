@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -106,3 +111,39 @@ def test_one_unreadable_file_among_several_is_named(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("nothing of the kind\n")
     with pytest.raises(UnreadableInput, match="other is in no format"):
         ingest_all([NGINX, tmp_path / "other"])
+
+
+def test_traces_whose_clocks_have_nothing_in_common_last_as_long_as_the_longest() -> None:
+    nginx, redis = ingest(NGINX), ingest(REDIS)  # one counts from 1970, the other from its own start
+    both = merged([nginx, redis])
+    lengths = [one.ended_ns - one.started_ns for one in (nginx, redis)]
+    assert both.ended_ns - both.started_ns == max(lengths)
+
+
+def test_a_pipe_is_read_like_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen([*COMMAND, "analyze", "--json", pipe], stdout=subprocess.PIPE, text=True) as process:
+        pipe.write_bytes(NGINX.read_bytes())
+        found = json.loads(process.communicate()[0])
+    assert process.returncode == 0
+    assert found["recording"]["source"] == "strace"
+
+
+def test_one_bar_tells_the_progress_of_several_files(tmp_path: Path) -> None:
+    primary, secondary = os.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with subprocess.Popen([*COMMAND, "analyze", NGINX, REDIS], stdout=subprocess.DEVNULL, stderr=secondary) as process:
+        os.close(secondary)
+        shown = b"".join(iter(lambda: _read(primary), b"")).decode()
+    os.close(primary)
+    assert process.returncode == 0
+    assert "2 files" in shown
+    assert re.search(r"\d+\.\d/\d+\.\d [kM]B", shown)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # EIO, which is how a terminal's other end tells that it was closed
+        return b""

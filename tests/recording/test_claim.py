@@ -17,7 +17,7 @@ from tests.recording.privilege import without_privilege
 
 def test_a_recording_is_never_overwritten_unasked(recording: Path) -> None:
     before = recording.read_bytes()
-    with pytest.raises(UnreadableInput, match=r"x\.stall exists already; give another name with -o, or --force"):
+    with pytest.raises(UnreadableInput, match=r"x\.stall exists already; give another name, or --force"):
         new_writer(recording)
     assert recording.read_bytes() == before
 
@@ -83,7 +83,7 @@ def test_what_is_no_file_is_not_replaced_even_by_force(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("absent/x.stall", "the directory .*/absent does not exist; make it, or give another with -o"),
+        ("absent/x.stall", "the directory .*/absent does not exist; make it, or give another"),
         ("file/x.stall", "not a directory"),
         ("x" * 300, "file name too long"),
     ],
