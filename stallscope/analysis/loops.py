@@ -34,7 +34,7 @@ def examine_loop(loop: Loop, held: Lengths, stalls: Iterable[Stall], threshold_n
     if not held.iterations:  # a source that lists only what was slow
         slow_ns = [stall.duration_ns for stall in stalls if stall.duration_ns >= threshold_ns]
         stall_count, stall_ns = len(slow_ns), sum(slow_ns)
-    utilization = min(1.0, held.total_ns / wall_ns) if wall_ns else None
+    utilization = min(1.0, held.total_ns / wall_ns) if wall_ns and held.iterations else None
     zero_waits = None
     if loop.zero_waits is not None and held.iterations:
         zero_waits = min(1.0, loop.zero_waits / held.iterations)
@@ -66,8 +66,8 @@ def percentiles(held: Lengths) -> Percentiles | None:
 
 
 def felt(held: Lengths, wall_ns: int, threshold_ns: int) -> Arrival | None:
-    """What an arrival feels of these iterations; None where wall time is unknown."""
-    if not wall_ns:
+    """What an arrival feels of these iterations; None where wall time is unknown, or they are."""
+    if not wall_ns or not held.iterations:
         return None
     if held.bins.per_octave < SUB_BUCKETS:  # the middle of an octave says too little: let neighbours' counts shape it
         return arrival(held.bins, wall_ns, threshold_ns)

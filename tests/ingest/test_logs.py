@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stallscope.ingest.asyncio_log import handler_of
+from stallscope.analysis.examine import examine
 from stallscope.ingest.recognise import ingest
 from stallscope.recording.nouns import Handler, Recording
 from tests.ingest.expected import TRACES
@@ -109,3 +110,9 @@ def test_a_chrome_trace_that_breaks_off_in_an_event_is_read_up_to_there(tmp_path
     recording = ingest(path)
     assert [stall.start_ns for stall in recording.stalls] == [0, 90_000_000]
     assert any("breaks off" in note for note in recording.notes)
+
+
+def test_where_iterations_are_unknown_nobody_is_said_to_wait_for_nothing() -> None:
+    findings = examine(ingest(TRACES / "seastar.log"))
+    assert findings.loops[0].stall_count
+    assert all((loop.arrival, loop.utilization) == (None, None) for loop in findings.loops)
