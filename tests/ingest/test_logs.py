@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stallscope.ingest.asyncio_log import handler_of
 from stallscope.analysis.examine import examine
+from stallscope.ingest.asyncio_log import handler_of
 from stallscope.ingest.recognise import ingest
 from stallscope.recording.nouns import Handler, Recording
 from tests.ingest.expected import TRACES
