@@ -7,7 +7,6 @@
 #include "python.h"
 
 #include <dlfcn.h>
-#include <stdlib.h>
 
 struct python py;
 void *captured;  /* a list of the agent's: (token, late_ns, [code, line, code, line, ...], task's name or None) is appended */
@@ -15,7 +14,6 @@ void *captured;  /* a list of the agent's: (token, late_ns, [code, line, code, l
 _Atomic bool muted;
 
 static _Atomic uint64_t next_token = 1;
-static bool only_by_nudge;
 static struct task_names {
     void *running;  /* () -> the running loop, or None */
     void *tasks;    /* {loop: task that runs in it}, or NULL */
@@ -133,11 +131,10 @@ uint64_t python_code(void)
     return (uintptr_t)code;
 }
 
-static void capture(uint64_t token, uint64_t late)
+static void capture(uint64_t token)
 {
     void *stack = walked();
-    void *entry = stack != NULL ? py._BuildValue("(KKNN)", (unsigned long long)token, (unsigned long long)late, stack,
-                                                 task_name()) : NULL;
+    void *entry = stack != NULL ? py._BuildValue("(KKNN)", (unsigned long long)token, 0ull, stack, task_name()) : NULL;
     append(captured, entry);
 }
 
@@ -145,17 +142,12 @@ static void capture(uint64_t token, uint64_t late)
 static int on_pending(void *token)
 {
     struct thread *t = thread_self();
-    uint64_t late = 0;
-    if (t != NULL && atomic_load(&t->held_token) == (uintptr_t)token) {
-        uint64_t since = atomic_exchange(&t->held_since_ns, 0), now = now_ns();
-        late = since != 0 && since < now ? now - since : 0;
-    }
     if (captured == NULL || !atomic_load(&pulse_active))
         return 0;
     unsigned depth = t != NULL ? t->depth : 0;
     if (t != NULL)
         t->depth = 1;
-    capture((uintptr_t)token, late);
+    capture((uintptr_t)token);
     if (py.Err_Occurred() != NULL)
         py.Err_Clear();
     if (t != NULL)
@@ -168,27 +160,24 @@ static bool wanted(void)
     return captured != NULL && !atomic_load_explicit(&muted, memory_order_relaxed);
 }
 
-/* False: too many pending calls wait already. */
-static bool asked(uint64_t token)
-{
-    return py._AddPendingCall(on_pending, (void *)(uintptr_t)token) == 0;
-}
-
 /* A signal handler written in C may have interrupted the interpreter while it held the lock of its pending calls. */
 uint64_t stack_wanted(struct thread *t)
 {
     if (!t->main || !wanted() || kernel_in_signal_handler(t))
         return 0;
     uint64_t token = atomic_fetch_add(&next_token, 1);
-    return asked(token) ? token : 0;
+    bool is_full = py._AddPendingCall(on_pending, (void *)(uintptr_t)token) != 0;
+    return is_full ? 0 : token;
 }
 
-/* One at a time: as long as the last of this iteration was not answered, C code holds the GIL.
+/* One at a time: as long as the last of this iteration was not answered, C code holds the GIL. The agent's own thread is
+ * woken, asks for the GIL, and takes the stack of the main thread, which has stopped for it.
  *
- * CPython 3.8 raises an exception when it is asked as the interpreter goes down, which a thread without the GIL does not
- * survive. CPython 3.9 to 3.12 do not interrupt the main thread for a pending call that another thread asks for, and, worse, take
- * back what the main thread has asked for itself. There the agent's own thread is woken, asks for the GIL, and takes the
- * stack of the main thread, which has stopped for it. */
+ * Py_AddPendingCall from here was tried, and must not be. CPython 3.8 raises an exception when it is asked as the
+ * interpreter goes down, which a thread without the GIL does not survive. CPython 3.9 to 3.12 do not interrupt the main
+ * thread for what another thread asks, and take back what the main thread has asked for itself. And in every version a
+ * main thread that had to wait for us behind the lock of the pending calls comes out of that wait with the lock, through
+ * a hook that would ask for its stack: which takes the same lock. */
 uint64_t stack_wanted_by_watchdog(struct thread *t)
 {
     if (!t->main || !wanted())
@@ -198,10 +187,7 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
     uint64_t token = atomic_fetch_add(&next_token, 1);
     atomic_store(&t->held_token, token);  /* before it can be answered */
     atomic_store(&t->held_since_ns, now_ns());
-    if (only_by_nudge)
-        nudge();
-    else if (!asked(token))
-        atomic_store(&t->held_since_ns, 0);
+    nudge();
     return token;
 }
 
@@ -211,7 +197,7 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 {
     for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         struct thread *t = atomic_load(&threads[i]);
-        uint64_t since = only_by_nudge && t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
+        uint64_t since = t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
         uint64_t started = atomic_load(&t->started_ns);
         if (since <= started || started == 0 || started != atomic_load(&t->overdue))
             continue;
@@ -223,7 +209,5 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
 
 bool python_names(void)
 {
-    int minor = atoi(py._GetVersion() + 2);  /* "3.11.7 (main, ..." */
-    only_by_nudge = minor <= 12;
     return named(&name_code, "f_code") && named(&name_line, "f_lineno") && named(&name_back, "f_back");
 }

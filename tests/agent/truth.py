@@ -96,7 +96,8 @@ def spin(milliseconds: float) -> None:
 
 def stall_until_seen() -> None:
     """Block the running loop until the watchdog has sampled it, and a threshold longer."""
-    state = asyncio.get_running_loop()._stallscope_state
+    loop: Any = asyncio.get_running_loop()
+    state = loop._stallscope_state
     wait_until(lambda: state.progress is not None and state.progress.handler is not None)
     sleep(0.012)
 
