@@ -47,6 +47,7 @@ class Agent:
         self.brought: List[str] = config.get("brought", [])
         self._hooks: Optional[AsyncioHooks] = None
         self._library_hooks: List[Any] = []
+        self._forked = False  # we came here from a parent that was observed
         self._come_aboard()
 
     def start(self) -> None:
@@ -108,6 +109,7 @@ class Agent:
         self.shed()
         if not self.config["follow"]:
             return False
+        self._forked = True
         self._come_aboard()
         self.start()
         return bool(self.alive[0])
@@ -164,7 +166,12 @@ class Agent:
         state.files.close()
         if state.exact:
             self._close_exact(state)
-            return
+        else:
+            self._close_measured(state, begun, now)
+        if self._forked:  # and may be gone at once: multiprocessing ends its children by os._exit
+            self.watchdog.finish()
+
+    def _close_measured(self, state: LoopState, begun: int, now: int) -> None:
         if begun:
             spent = now - begun
             if spent >= self.quarter_ns:

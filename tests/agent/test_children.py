@@ -132,3 +132,27 @@ def _told(ran: Observed) -> list[tuple[int, int]]:
 def _iterations(ran: Observed) -> dict[int, int]:
     """What was recorded of each process, by pid."""
     return {loop.pid: sum(loop.counts.values()) for loop in ran.recording.loops}
+
+
+STALLS_AND_IS_GONE = """
+import os, warnings
+from truth import *
+
+warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 and newer warn of a fork beside our thread
+async def stall():
+    await asyncio.sleep(0)
+    sleep(0.02)
+
+child = os.fork()
+if not child:
+    named_loop("Child").run_until_complete(stall())
+    os._exit(0)  # as multiprocessing ends its children: no exit function runs
+os.waitpid(child, 0)
+tell()
+"""
+
+
+def test_a_forked_child_hands_over_its_stalls_before_it_is_gone(observing: Observing) -> None:
+    ran = observing.run(STALLS_AND_IS_GONE)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert [stall.duration_ns >= 20_000_000 for stall in ran.recording.stalls] == [True]
