@@ -119,7 +119,7 @@ def _options() -> argparse.Namespace:
 def _row(server: Server, tool: Tool, folder: Path, options: argparse.Namespace) -> bool:
     """Run a server under a tracer, and print what the text, bpftrace and our own recording say of it."""
     text, witness = folder / f"{server.name}.{tool.name}.txt", folder / f"{server.name}.{tool.name}.bpftrace.txt"
-    with _witnessing(witness):
+    with witnessing(witness, WITNESS):
         process = subprocess.Popen(
             [*tool.prefix, *server.command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -198,15 +198,15 @@ def _stallscope(*arguments: str) -> str:
 
 
 @contextmanager
-def _witnessing(path: Path) -> Iterator[None]:
+def witnessing(path: Path, counts: str) -> Iterator[subprocess.Popen[bytes]]:
     """bpftrace counts, from when it says that it does until it is told to stop."""
     with path.open("w") as file:
-        program = ["bpftrace", "-e", 'BEGIN { printf("ready\\n"); }' + WITNESS]
+        program = ["bpftrace", "-e", 'BEGIN { printf("ready\\n"); }' + counts]
         environment = {**os.environ, "BPFTRACE_MAP_KEYS_MAX": "65536"}
         with subprocess.Popen(program, stdout=file, stderr=subprocess.DEVNULL, env=environment) as bpftrace:
             try:
                 _until(lambda: "ready" in path.read_text(), "bpftrace")
-                yield
+                yield bpftrace
             finally:
                 _interrupt(bpftrace)
 

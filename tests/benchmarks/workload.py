@@ -1,13 +1,18 @@
-"""The measured programs, bare or observed; standard library only. Prints one JSON line."""
+"""The measured programs, bare or observed; standard library only. Prints one JSON line.
+
+``workload.py NAME SCALE LOOP`` measures itself; ``workload.py serve LOOP`` is the echo server alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import multiprocessing
+import os
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -51,34 +56,49 @@ def steps(tasks: int, each: int) -> dict[str, float]:
     return {"ns": asyncio.run(all_of_them()) / (tasks * each)}
 
 
-def _client(port: int, messages: int, ready: Any) -> None:
+def ask(port: int, times: Iterable[int], ready: Any) -> int:
+    """One client: says something and waits for the echo, that many times; returns how many."""
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     ready.wait()
-    data = b"x" * 64
-    for _ in range(messages):
+    data, asked = b"x" * 64, 0
+    for _ in times:
         connection.sendall(data)
-        while len(connection.recv(64)) == 0:
+        if not connection.recv(64):
             raise SystemExit("the server went away")
+        asked += 1
     connection.close()
+    return asked
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says everything back until the client goes."""
+    while True:
+        data = await reader.read(64)
+        if not data:
+            break
+        writer.write(data)
+    writer.close()
+
+
+async def serve() -> None:
+    """An echo server for others to ask: prints its port and process in a line of JSON, serves until it is killed."""
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(json.dumps({"port": server.sockets[0].getsockname()[1], "pid": os.getpid()}), flush=True)
+    await asyncio.Event().wait()
 
 
 def echo(connections: int, messages: int) -> dict[str, float]:
     """Requests a second of an echo server at saturation, and CPU ns of its process for each request."""
     spawn = multiprocessing.get_context("fork")
 
-    async def serve() -> dict[str, float]:
+    async def asked() -> dict[str, float]:
         left = connections
         done = asyncio.Event()
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal left
-            while True:
-                data = await reader.read(64)
-                if not data:
-                    break
-                writer.write(data)
-            writer.close()
+            await answer(reader, writer)
             left -= 1
             if not left:
                 done.set()
@@ -86,7 +106,7 @@ def echo(connections: int, messages: int) -> dict[str, float]:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         barrier = spawn.Barrier(connections)
-        clients = [spawn.Process(target=_client, args=(port, messages, barrier)) for _ in range(connections)]
+        clients = [spawn.Process(target=ask, args=(port, range(messages), barrier)) for _ in range(connections)]
         for client in clients:
             client.start()
         begun, cpu = time.perf_counter(), time.process_time()
@@ -98,7 +118,15 @@ def echo(connections: int, messages: int) -> dict[str, float]:
         requests = connections * messages
         return {"per_s": requests / spent, "ns": cpu / requests * 1e9}
 
-    return asyncio.run(serve())
+    return asyncio.run(asked())
+
+
+def use(loop: str) -> None:
+    """From now on new loops are of that kind: ``asyncio`` or ``uvloop``."""
+    if loop == "uvloop":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 WORKLOADS = {
@@ -114,4 +142,9 @@ SHORT = {  # some 30 ms each
 }
 
 if __name__ == "__main__":
-    print(json.dumps(WORKLOADS[sys.argv[1]](float(sys.argv[2]))))
+    _, _name, *_scale, _loop = sys.argv
+    use(_loop)
+    if _name == "serve":
+        asyncio.run(serve())
+    else:
+        print(json.dumps(WORKLOADS[_name](float(_scale[0]))))

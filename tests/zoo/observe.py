@@ -75,13 +75,14 @@ def _findings(subject: Subject, recording: Path, words: Sequence[str], prefix: S
     program = [subject.python, "-m", "tests.zoo.program", "--loop", subject.loop, *words]
     options = ["--force", "-o", str(recording), *([] if subject.pulse else ["--no-pulse"])]
     command = [*prefix, sys.executable, "-m", "stallscope", "run", *options, "--", *program]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, env=_environment(subject))
+    done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, env=environment(subject))
     if done.returncode:
         raise ProgramFailed(f"the observed program ended with {done.returncode}: {done.stderr or 'it said nothing'}")
     return examine(read(recording))
 
 
-def _environment(subject: Subject) -> dict[str, str]:
+def environment(subject: Subject) -> dict[str, str]:
+    """In which its interpreter finds its kind of loop. Raises CannotRun."""
     if subject.loop == "asyncio":
         return dict(os.environ)
     found = uvloops.folder(subject.python)
