@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -38,6 +39,7 @@ from tests.benchmarks.cost import PROGRAM, environment_for, spread
 from tests.benchmarks.workload import ask
 from tests.zoo.stalls import LOOPS
 
+_STALLSCOPE = (sys.executable, "-m", "stallscope")
 _CLIENTS = 4
 _WARM_S = 0.2
 _CALLS = "epoll_wait,epoll_pwait,read,write,openat,recvfrom,sendto,connect,fsync,futex"
@@ -65,15 +67,17 @@ def _nobody(server: int, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _attached(server: int, folder: Path) -> Iterator[int]:
-    command = [sys.executable, "-m", "stallscope", "attach", str(server), "--duration", "60min"]
-    command += ["-o", str(folder / "attach.stall")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    command = ["attach", str(server), "--duration", "60min", "-o", str(folder / "attach.stall")]
+    with subprocess.Popen([*_STALLSCOPE, *command], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [process.stderr.readline(), process.stderr.readline()]
-        assert "aboard" in said[1], said
-        yield process.pid
-        process.send_signal(signal.SIGINT)
-        process.communicate()
+        if "aboard" not in said[1]:
+            sys.exit(f"{said[0]}leave attach out with --way")
+        try:
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
 
 
 @contextmanager
@@ -105,7 +109,7 @@ class Way:
 
 
 def _run(*options: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "stallscope", "run", "--force", "-o", "FOLDER/run.stall", *options, "--")
+    return (*_STALLSCOPE, "run", "--force", "-o", "FOLDER/run.stall", *options, "--")
 
 
 def _strace(*options: str) -> tuple[str, ...]:
@@ -127,8 +131,7 @@ WAYS = (
 )
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """Of one turn."""
 
     per_s: float
@@ -137,13 +140,9 @@ class Figures:
     all_ns: float
     """The same, and the observer's."""
 
-    def against(self, before: Figures, after: Figures) -> tuple[float, float, float]:
-        """The three as ratios to the mean of two turns of the bare server."""
-        return (
-            2 * self.per_s / (before.per_s + after.per_s),
-            2 * self.cpu_ns / (before.cpu_ns + after.cpu_ns),
-            2 * self.all_ns / (before.all_ns + after.all_ns),
-        )
+    def against(self, before: Figures, after: Figures) -> list[float]:
+        """All three as ratios to the mean of two turns of the bare server."""
+        return [2 * mine / (first + second) for mine, first, second in zip(self, before, after, strict=True)]
 
 
 def main() -> None:
@@ -152,21 +151,24 @@ def main() -> None:
     ways = [way for way in WAYS if not options.way or way.name in options.way]
     obstacles = {way.name: why for way in ways if (why := way.obstacle())}
     ways = [way for way in ways if way.name not in obstacles]
-    ratios: dict[str, list[tuple[float, float, float]]] = {way.name: [] for way in ways}
+    ratios: dict[str, list[list[float]]] = {way.name: [] for way in ways}
     bare = [measure(_BARE, options)]
     for _ in range(options.pairs):
         for way in random.sample(ways, len(ways)):
             seen = measure(way, options)
             bare.append(measure(_BARE, options))
             ratios[way.name].append(seen.against(*bare[-2:]))
-    print(f"{options.python}, {options.loop}; 1-minute load {os.getloadavg()[0]:.1f} at the end; bare:", end=" ")
-    print(f"{spread([one.per_s for one in bare], lambda value: f'{value:,.0f}')} requests/s,", end=" ")
-    print(f"{spread([one.cpu_ns / 1e3 for one in bare], lambda value: f'{value:.1f}')} µs of CPU each")
+    print(_bare(bare), f"({options.python}, {options.loop}, load {os.getloadavg()[0]:.1f} at the end)")
     print(f"{'of bare':30} {'throughput':>22} {'CPU, the server':>22} {'CPU, observer too':>22}")
     for name, rows in ratios.items():
         print(f"{name:30} " + " ".join(f"{spread(column, _shown):>22}" for column in zip(*rows, strict=True)))
     for name, why in obstacles.items():
         print(f"{name:30} left out: {why}")
+
+
+def _bare(turns: list[Figures]) -> str:
+    per_s = spread([one.per_s for one in turns], lambda value: f"{value:,.0f}")
+    return f"bare: {per_s} requests/s, {spread([one.cpu_ns / 1e3 for one in turns], _shown)} µs of CPU each"
 
 
 def _options() -> argparse.Namespace:
@@ -185,16 +187,15 @@ def _shown(ratio: float) -> str:
 
 def measure(way: Way, options: argparse.Namespace) -> Figures:
     """One turn: the server is started, observed, warmed up, asked, and killed."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        command = [word.replace("FOLDER", name) for word in way.prefix]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [word.replace("FOLDER", folder) for word in way.prefix]
         command += [options.python, PROGRAM, "serve", options.loop]
         environment = {**environment_for(options.python, options.loop), **way.more}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
             assert process.stdout is not None
             server = json.loads(process.stdout.readline())
             try:
-                with way.beside(server["pid"], folder) as observer:
+                with way.beside(server["pid"], Path(folder)) as observer:
                     return _figures(server["port"], server["pid"], {process.pid, observer}, options.seconds)
             finally:
                 os.kill(server["pid"], signal.SIGTERM)

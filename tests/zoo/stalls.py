@@ -63,7 +63,7 @@ def main() -> None:
     print("\n".join(_summary(benches)), file=out, flush=True)
     if options.json:
         print(json.dumps([asdict(one) for one in benches], indent=1))
-    if failed or any(share < _BAR for one in benches for share in _shares(one.verdicts).values()):
+    if failed or any(share < _BAR for one in benches for share in _shares(one.verdicts).values() if one.verdicts):
         sys.exit(1)
 
 
@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--version", action="append", help="only that version of those found here")
     parser.add_argument("--loop", action="append", choices=LOOPS, help="only that kind (default: both)")
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="only that kind of stall (default: all)")
-    parser.add_argument("--each", type=int, default=20, help="stalls of each kind")
+    parser.add_argument("--each", type=int, default=20, help="stalls of each kind; 0: the clean program alone")
     parser.add_argument("--seed", type=int, default=7, help="of their order")
     parser.add_argument("--iterations", type=int, default=1_000_000, help="of the clean program; 0: none")
     parser.add_argument("--no-pulse", action="store_true", help="by the agent alone")

@@ -135,7 +135,7 @@ def main() -> None:
         return
     stage = Stage(options.directory, options.private)
     impossible = {kind for kinds in stage.impossible.values() for kind in kinds}
-    kinds = [kind for kind in options.kinds if kind not in impossible]
+    kinds = [kind for kind in options.kinds if kind not in impossible and options.each]
     stage.find_sizes(kinds)
     with open(options.truth, "w") as out:
         _run(_stalls(stage, kinds, out, options), options.loop)
