@@ -60,11 +60,16 @@ def main() -> None:
                 print(f"\n{subject.python}, {subject.loop}: {reason}", file=out, flush=True)
                 continue
             print("\n".join(table(benches[-1])), file=out, flush=True)
-    print("\n".join(_summary(benches)), file=out, flush=True)
+    if options.each:
+        print("\n".join(_summary(benches)), file=out, flush=True)
     if options.json:
         print(json.dumps([asdict(one) for one in benches], indent=1))
-    if failed or any(share < _BAR for one in benches for share in _shares(one.verdicts).values() if one.verdicts):
+    if failed or any(_is_below_the_bar(one, options.each) for one in benches):
         sys.exit(1)
+
+
+def _is_below_the_bar(result: Bench, each: int) -> bool:
+    return bool(_blamed(result.clean)) or (each > 0 and min(_shares(result.verdicts).values()) < _BAR)
 
 
 def _options() -> argparse.Namespace:
@@ -118,7 +123,15 @@ def _shares(verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 def table(result: Bench) -> list[str]:
     """A row for each kind, the totals against the bar, whatever was wrong, and what was invented."""
-    lines = ["", f"{result.runtime}, {result.loop}: {result.python}", _row("kind", *ASPECTS, "unexplained", "ms")]
+    lines = ["", f"{result.runtime}, {result.loop}: {result.python}"]
+    lines += _judged(result) if result.verdicts or result.impossible else []
+    if result.clean_iterations:
+        lines.append(f"invented in {result.clean_iterations:,} clean iterations: {_invented(result.clean)}")
+    return lines
+
+
+def _judged(result: Bench) -> list[str]:
+    lines = [_row("kind", *ASPECTS, "unexplained", "ms")]
     for kind in sorted({one.kind for one in result.verdicts}, key=list(KINDS).index):
         lines.append(_counts(kind, [one for one in result.verdicts if one.kind == kind]))
     lines.append(_counts("all", result.verdicts))
@@ -127,10 +140,7 @@ def table(result: Bench) -> list[str]:
     lines += [f"impossible here: {', '.join(kinds)}: {reason}" for reason, kinds in result.impossible.items()]
     aside = ", ".join(f"{count} of {kind}" for kind, count in result.set_aside.items())
     lines.append(f"set aside, too short or for a quarter and more a wait for a CPU: {aside or 'none'}")
-    lines.append(f"invented beside them: {_invented(result.invented)}")
-    if result.clean_iterations:
-        lines.append(f"invented in {result.clean_iterations:,} clean iterations: {_invented(result.clean)}")
-    return lines
+    return [*lines, f"invented beside them: {_invented(result.invented)}"]
 
 
 def _wrong(one: Verdict) -> str:
@@ -158,9 +168,15 @@ def _row(name: str, *cells: str) -> str:
 
 
 def _invented(ledgers: Sequence[dict[str, float]]) -> str:
-    held = [one for one in ledgers if max(one, key=lambda cause: one[cause]) in _NOT_RUNNING]
-    others = [{cause: round(ms, 1) for cause, ms in one.items()} for one in ledgers if one not in held]
-    return "; ".join([f"{len(others)}, and {len(held)} while its thread was kept from running", *map(str, others)])
+    others = _blamed(ledgers)
+    shown = [str({cause: round(ms, 1) for cause, ms in one.items()}) for one in others]
+    held = len(ledgers) - len(others)
+    return "; ".join([f"{len(others)}, and {held} while its thread was kept from running", *shown])
+
+
+def _blamed(ledgers: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Those of which the most was not that the thread was kept from running."""
+    return [one for one in ledgers if max(one, key=lambda cause: one[cause]) not in _NOT_RUNNING]
 
 
 if __name__ == "__main__":
