@@ -43,8 +43,7 @@ _STALLSCOPE = (sys.executable, "-m", "stallscope")
 _CLIENTS = 4
 _WARM_S = 0.2
 _CALLS = "epoll_wait,epoll_pwait,read,write,openat,recvfrom,sendto,connect,fsync,futex"
-_WAITS = {"x86_64": (232, 281), "aarch64": (22,)}
-"""Numbers of epoll_wait and epoll_pwait."""
+_WAITS = {"x86_64": (232, 281), "aarch64": (22,)}  # epoll_wait, epoll_pwait
 _BPFTRACE = """
 tracepoint:raw_syscalls:sys_enter /pid == PID/ {
   @entered[tid] = nsecs;
