@@ -113,17 +113,35 @@ static bool take_fresh_slot(struct thread *t, uint64_t from)
     return false;
 }
 
+/* This thread's loop is counted as unseen since that start of the pulse; 0: it is not. It may have no structure. */
+THREAD_LOCAL unsigned unseen_since;
+THREAD_LOCAL int waited_on = -1;  /* the descriptor of the last wait of a thread that has none */
+
+static void is_seen(bool seen)
+{
+    if (seen == (unseen_since != starts))
+        return;
+    __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, seen ? UINT64_MAX : 1, __ATOMIC_RELAXED);
+    unseen_since = seen ? 0 : starts;
+}
+
 static bool take_undeclared_slot(struct thread *t, const void *from)
 {
-    if (retake_slot(t, (uintptr_t)from) || take_fresh_slot(t, (uintptr_t)from)) {
-        takes_slot(t, t->own_slot_at);
-        nudge();
-        return true;
-    }
-    if (!t->refused)  /* once a thread; it may have room later */
-        __atomic_fetch_add((uint64_t *)(void *)shared + H_UNSEEN_LOOPS, 1, __ATOMIC_RELAXED);
-    t->refused = true;
-    return false;
+    bool has_slot = retake_slot(t, (uintptr_t)from) || take_fresh_slot(t, (uintptr_t)from);
+    is_seen(has_slot);
+    if (!has_slot)
+        return false;
+    takes_slot(t, t->own_slot_at);
+    nudge();
+    return true;
+}
+
+/* There are more threads with loops than structures: it is a loop if it waits on the same descriptor again. */
+static void has_no_structure(int epoll_fd)
+{
+    if (waited_on == epoll_fd)
+        is_seen(false);
+    waited_on = epoll_fd;
 }
 
 /* The thread waits for the first time, on this descriptor: perhaps it does so just once. */
@@ -145,8 +163,10 @@ struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
     }
     if (epoll_fd < 0)
         return NULL;
-    if (t == NULL && (t = registered()) == NULL)
+    if (t == NULL && (t = registered()) == NULL) {
+        has_no_structure(epoll_fd);
         return NULL;
+    }
     if (!t->runs && t->epoll_fd != epoll_fd)
         return may_become_loop(t, epoll_fd);
     t->epoll_fd = epoll_fd;

@@ -36,6 +36,7 @@ int pulse_begin(void *memory, size_t size, uint64_t stall_ns, pid_t main_thread)
     int error = memory_map(memory, size);
     if (error != 0 || (error = threads_start()) != 0)
         return error;
+    starts++;
     atomic_store(&pulse_active, true);
     if ((error = watchdog_start()) != 0)
         atomic_store(&pulse_active, false);

@@ -168,7 +168,6 @@ struct thread {
     int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
     volatile unsigned depth;      /* 1: in a hooked call, or in code of ours */
     bool declared;                /* by the agent; else known by its waits alone */
-    bool refused;                 /* there was no slot for its loop */
     bool runs;                    /* a library said so: what comes before its first wait is an iteration too */
     bool ends_with_wait;          /* what comes after the next wait is no iteration */
     _Atomic bool main;            /* the interpreter's main thread: pending calls run here */
@@ -229,6 +228,7 @@ struct thread {
 extern struct thread *_Atomic threads[THREADS];
 
 extern _Atomic bool pulse_active;
+extern unsigned starts;                   /* how often it has begun, this time included */
 extern _Atomic uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 extern uint8_t *shared;            /* the shared memory; always at the same address, once it was mapped */
 extern _Atomic pid_t main_tid;

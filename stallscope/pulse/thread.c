@@ -11,6 +11,7 @@
 
 struct thread *_Atomic threads[THREADS];
 _Atomic bool pulse_active;
+unsigned starts;
 _Atomic uint64_t threshold_ns, quarter_ns, slow_ns, fresh_ns;
 uint8_t *shared;
 _Atomic pid_t main_tid;
@@ -174,7 +175,7 @@ struct thread *registered(void)
     t->started_ns = t->call = t->held_since_ns = 0;
     t->cells = NULL;
     t->epoll_fd = t->mark_fd = -1;
-    t->runs = t->ends_with_wait = t->refused = false;
+    t->runs = t->ends_with_wait = false;
     t->own_slot_at = t->rest = 0;
     t->connecting_size = 0;
     self = t;
