@@ -7,7 +7,7 @@ a CPU is counted when it is over, and the stack that a look asked for is of the 
 from __future__ import annotations
 
 from . import stops
-from .spans import Span
+from .spans import Span, difference
 from .thread_facts import Facts, call_named
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
@@ -152,14 +152,10 @@ def _halves(span: Span, at: int, before: Span) -> List[Span]:
         _share_of(span.cpu_ns, share, length),
         _share_of(span.run_delay_ns, share, length),
     )
-    second.cpu_ns = _difference(span.cpu_ns, first.cpu_ns)
-    second.run_delay_ns = _difference(span.run_delay_ns, first.run_delay_ns)
+    second.cpu_ns = difference(span.cpu_ns, first.cpu_ns)
+    second.run_delay_ns = difference(span.run_delay_ns, first.run_delay_ns)
     return [first, second]
 
 
 def _share_of(whole: Optional[int], part: int, length: int) -> Optional[int]:
     return None if whole is None else whole * part // length
-
-
-def _difference(whole: Optional[int], part: Optional[int]) -> Optional[int]:
-    return None if whole is None or part is None else whole - part

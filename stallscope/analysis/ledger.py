@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
-from stallscope.analysis.preemption import Idle, is_lock, merely_waits, waited_for_cpu
+from stallscope.analysis.preemption import STOPPED, Idle, is_lock, merely_waits, waited_for_cpu
 from stallscope.analysis.sites import bare, entry, location
 from stallscope.recording.nouns import Call, GcPause, Span, Stack, Stall, TimedCall
 
@@ -43,7 +43,6 @@ TWO_SWITCHES_NS = 10_000_000
 PROMPT_NS = 4_000_000  # a sampler that waited less than a switch for the GIL met code that had given it up
 SAMPLE_GAPS = 3  # a stall's end further from its last sample than so many usual distances is not that sample's
 
-_STOPPED = ("T", "t")
 _LOCK_FUNCTIONS = frozenset({"acquire", "wait", "_wait_for_tstate_lock", "join", "result", "__enter__", "get", "put"})
 _LOCK_FILES = ("/threading.py", "/queue.py", "/_base.py", "/multiprocessing/synchronize.py")
 
@@ -162,7 +161,7 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
     they have no interval of their own."""
     slices = []
     for span in stall.spans:
-        if span.state in _STOPPED:
+        if span.state in STOPPED:
             slices.append(Slice(left.take(span.from_ns, span.to_ns), "suspended", None, span.stack))
     for pause in stall.pauses:
         ns = left.take(pause.start_ns, pause.start_ns + pause.duration_ns)
@@ -327,7 +326,7 @@ def _cpu_cause(span: Span) -> Cause:
 
 def _blocked(ns: int, span: Span, before: Span | None, gil_sites: frozenset[object]) -> Slice:
     """The time of a span in which its thread neither ran nor was ready to."""
-    if span.state in _STOPPED:
+    if span.state in STOPPED:
         return Slice(ns, "suspended", None, span.stack, span.samples)
     waits_for_gil = span.call is not None and is_lock(span.call) and _site(span) in gil_sites
     if before is not None and before.call is not None and _has_left(span, waits_for_gil, before, gil_sites):
@@ -377,7 +376,7 @@ def _site(span: Span) -> object:
 
 def _without_counters(span: Span) -> tuple[Cause, Call | None]:
     """What a lone sample says of the time before it."""
-    if span.state in _STOPPED:
+    if span.state in STOPPED:
         return "suspended", None
     if span.call is not None and not is_lock(span.call):
         return wait_cause(span.call), span.call

@@ -13,7 +13,7 @@ from stallscope.recording.nouns import Call, Span, Stall, TimedCall
 
 _WAITS = frozenset({"gil", "select", "pselect6", "poll", "ppoll", "nanosleep", "clock_nanosleep", "wait4", "waitid"})
 _LOCKS = ("futex", "sem_", "pthread_")
-_STOPPED = ("T", "t")
+STOPPED = ("T", "t")  # states of a thread, by the kernel's letters
 
 
 def is_lock(call: Call) -> bool:
@@ -67,7 +67,7 @@ class Idle:
 
 def _idle(span: Span, blocked: Iterable[tuple[TimedCall, int]]) -> int:
     """`blocked` are single calls, and the ns of each that were no wait for a CPU."""
-    if span.state in _STOPPED:
+    if span.state in STOPPED:
         return 0
     idle_ns = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
     for timed, ns in blocked:

@@ -12,9 +12,8 @@ from collections.abc import Callable
 
 KEPT_BYTES = 8 << 20
 """Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
-
-
 FEW = 3
+"""So many threads are counted one by one."""
 
 
 class Window:

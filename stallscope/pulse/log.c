@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 
 #define RING_BYTES (1u << 18)
-#define DRAWN 512              /* a power of two */
 #define DRAWS_A_SECOND 200
 #define FEW_A_SECOND 32        /* of each kind of call: so many are looked at one by one */
 #define NOTEWORTHY_NS 50000    /* a call of this length is worth a stack, as long as there are few */
@@ -219,8 +218,7 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
         return;
     }
     add_to_sum(t, hook, start_ns, end_ns, a, b);
-    bool is_drawn = is_seldom(drawn, hook, end_ns) || spent >= NOTEWORTHY_NS || is_power_of_two(count);
-    if (is_drawn)
+    if (is_seldom(drawn, hook, end_ns) || spent >= NOTEWORTHY_NS || is_power_of_two(count))
         draw(t, hook, start_ns, end_ns, a, b);
 }
 

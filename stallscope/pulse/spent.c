@@ -4,8 +4,9 @@
  * them as an iteration begins, but in the first one of each eighth of the threshold only: whatever slept for as long has
  * a reading at its very start, and so has the iteration after a stall. Between such a reading and a later iteration's
  * start the thread ran for as long as its iterations took, and no more; if it ran for less, it was kept waiting for the
- * rest. What else it was kept waiting then is taken for the later one's. The watchdog took these readings before: as it looks from time to time, up to a quarter of the threshold
- * and the waking of the loop lay between, and where it was kept from running itself, any time at all. */
+ * rest. What else it was kept waiting then is taken for the later one's. The watchdog took these readings before: as it
+ * looks from time to time, up to a quarter of the threshold and the waking of the loop lay between, and where it was
+ * kept from running itself, any time at all. */
 #include "pulse.h"
 
 static uint64_t get(const _Atomic uint64_t *of)
