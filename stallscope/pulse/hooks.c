@@ -122,10 +122,12 @@ static int directory_fd(void *directory)
     return dirfd((DIR *)directory);
 }
 
-static int mutex_tried(pthread_mutex_t *at)
+/* Waiting for a semaphore is where a thread can be cancelled, trying is not: other threads than a loop's wait as ever. */
+static int semaphore_tried(sem_t *at)
 {
-    int result = pthread_mutex_trylock(at);
-    return result == EBUSY ? -1 : result;
+    int error = errno, result = thread_in_iteration() != NULL ? sem_trywait(at) : -1;
+    errno = error;
+    return result;
 }
 
 static int busy_is_minus_one(int result)
@@ -137,53 +139,50 @@ static int busy_is_minus_one(int result)
 
 #define CALL(name) ((__typeof__(&hook_##name))real[H_##name])
 
+/* The rest of a hook in an iteration. */
+#define TIMED(returns, hook, call, a, b)                  \
+    uint64_t begun = enter(t, hook);                      \
+    returns outcome = call;                               \
+    leave(t, hook, begun, (intptr_t)(a), (intptr_t)(b));  \
+    return outcome;
+
 #define HOOK(returns, name, parameters, arguments, reported, kind, a, b)  \
     static returns hook_##name parameters                                 \
     {                                                                     \
         struct thread *t = thread_in_iteration();                         \
         if (t == NULL)                                                    \
             return CALL(name) arguments;                                  \
-        uint64_t begun = enter(t, H_##name);                              \
-        returns outcome = CALL(name) arguments;                            \
-        leave(t, H_##name, begun, (intptr_t)(a), (intptr_t)(b));          \
-        return outcome;                                                    \
+        TIMED(returns, H_##name, CALL(name) arguments, a, b)              \
     }
 
 /* A wait ends the iteration and begins the next, if it is the loop's own; otherwise it is a call as any other. */
-#define WAIT(returns, name, parameters, arguments, reported, fd_, marked, zero, kind, a, b)    \
-    static returns hook_##name parameters                                                     \
-    {                                                                                         \
-        struct thread *w = wait_begins(fd_, marked, zero, __builtin_return_address(0));       \
-        if (w != NULL) {                                                                      \
-            returns got = CALL(name) arguments;                                               \
-            wait_ended(w);                                                                    \
-            return got;                                                                       \
-        }                                                                                     \
-        struct thread *t = thread_in_iteration();                                             \
-        if (t == NULL)                                                                        \
-            return CALL(name) arguments;                                                      \
-        uint64_t begun = enter(t, H_##name);                                                  \
-        returns outcome = CALL(name) arguments;                                                \
-        leave(t, H_##name, begun, (intptr_t)(a), (intptr_t)(b));                              \
-        return outcome;                                                                        \
+#define WAIT(returns, name, parameters, arguments, reported, fd_, marked, zero, kind, a, b)  \
+    static returns hook_##name parameters                                                    \
+    {                                                                                        \
+        struct thread *w = wait_begins(fd_, marked, zero, __builtin_return_address(0));      \
+        if (w != NULL) {                                                                     \
+            returns got = CALL(name) arguments;                                              \
+            wait_ended(w);                                                                   \
+            return got;                                                                      \
+        }                                                                                    \
+        struct thread *t = thread_in_iteration();                                            \
+        if (t == NULL)                                                                       \
+            return CALL(name) arguments;                                                     \
+        TIMED(returns, H_##name, CALL(name) arguments, a, b)                                 \
     }
 
-/* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. */
+/* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. The interpreter takes
+ * three mutexes in each iteration, nearly always free: they are tried before anything else is looked at. */
 #define LOCKS(returns, name, parameters, arguments, tried, reported, a)  \
     static returns hook_##name parameters                                \
     {                                                                    \
+        returns got = tried;                                             \
+        if (got != -1)                                                   \
+            return got;                                                  \
         struct thread *t = thread_in_iteration();                        \
         if (t == NULL)                                                   \
             return CALL(name) arguments;                                 \
-        int error = errno;                                                \
-        returns outcome = tried;                                          \
-        if (outcome != -1)                                                \
-            return outcome;                                               \
-        errno = error;                                                    \
-        uint64_t begun = enter(t, H_##name);                             \
-        outcome = CALL(name) arguments;                                   \
-        leave(t, H_##name, begun, (intptr_t)(a), 0);                     \
-        return outcome;                                                   \
+        TIMED(returns, H_##name, CALL(name) arguments, a, 0)             \
     }
 #define SPECIAL(...)
 #define ALIAS(...)
@@ -213,10 +212,7 @@ static int hook_open(const char *path, int flags, ...)
     struct thread *t = thread_in_iteration();
     if (t == NULL)
         return CALL(open)(path, flags, mode);
-    uint64_t begun = enter(t, H_open);
-    int result = CALL(open)(path, flags, mode);
-    leave(t, H_open, begun, (intptr_t)path, 0);
-    return result;
+    TIMED(int, H_open, CALL(open)(path, flags, mode), path, 0)
 }
 
 static int hook_openat(int at, const char *path, int flags, ...)
@@ -228,10 +224,7 @@ static int hook_openat(int at, const char *path, int flags, ...)
     struct thread *t = thread_in_iteration();
     if (t == NULL)
         return CALL(openat)(at, path, flags, mode);
-    uint64_t begun = enter(t, H_openat);
-    int result = CALL(openat)(at, path, flags, mode);
-    leave(t, H_openat, begun, at, (intptr_t)path);
-    return result;
+    TIMED(int, H_openat, CALL(openat)(at, path, flags, mode), at, path)
 }
 
 /* Only waiting for a lock can block. */
@@ -244,10 +237,7 @@ static int hook_fcntl(int fd, int command, ...)
     struct thread *t = command == F_SETLKW || command == F_OFD_SETLKW ? thread_in_iteration() : NULL;
     if (t == NULL)
         return CALL(fcntl)(fd, command, argument);
-    uint64_t begun = enter(t, H_fcntl);
-    int result = CALL(fcntl)(fd, command, argument);
-    leave(t, H_fcntl, begun, fd, 0);
-    return result;
+    TIMED(int, H_fcntl, CALL(fcntl)(fd, command, argument), fd, 0)
 }
 
 static int hook_close(int fd)
@@ -258,10 +248,7 @@ static int hook_close(int fd)
         return CALL(close)(fd);
     if (t->connecting_fd == fd)
         t->connecting_size = 0;
-    uint64_t begun = enter(t, H_close);
-    int result = CALL(close)(fd);
-    leave(t, H_close, begun, -1, 0);
-    return result;
+    TIMED(int, H_close, CALL(close)(fd), -1, 0)
 }
 
 /* A connection on its way has no peer yet that the kernel would tell; who waits for it wants to know. */
@@ -324,46 +311,27 @@ static void hook_PyEval_RestoreThread(void *state)
 }
 
 /* The interpreter waits on conditions for nothing but the GIL (its locks are semaphores). */
-static int gil_cond_wait(void *at, void *mutex)
-{
-    struct thread *t = thread_in_iteration();
-    if (t == NULL)
-        return CALL(pthread_cond_wait)(at, mutex);
-    uint64_t begun = enter(t, H_gil);
-    int result = CALL(pthread_cond_wait)(at, mutex);
-    leave(t, H_gil, begun, (intptr_t)at, 0);
-    return result;
-}
+#define GIL_WAIT(name, parameters, arguments)                       \
+    static int gil_##name parameters                                \
+    {                                                               \
+        struct thread *t = thread_in_iteration();                   \
+        if (t == NULL)                                              \
+            return CALL(name) arguments;                            \
+        TIMED(int, H_gil, CALL(name) arguments, at, 0)              \
+    }
 
-static int gil_cond_timedwait(void *at, void *mutex, const struct timespec *until)
-{
-    struct thread *t = thread_in_iteration();
-    if (t == NULL)
-        return CALL(pthread_cond_timedwait)(at, mutex, until);
-    uint64_t begun = enter(t, H_gil);
-    int result = CALL(pthread_cond_timedwait)(at, mutex, until);
-    leave(t, H_gil, begun, (intptr_t)at, 0);
-    return result;
-}
-
-static int gil_cond_clockwait(void *at, void *mutex, clockid_t clock, const struct timespec *until)
-{
-    struct thread *t = thread_in_iteration();
-    if (t == NULL)
-        return CALL(pthread_cond_clockwait)(at, mutex, clock, until);
-    uint64_t begun = enter(t, H_gil);
-    int result = CALL(pthread_cond_clockwait)(at, mutex, clock, until);
-    leave(t, H_gil, begun, (intptr_t)at, 0);
-    return result;
-}
+GIL_WAIT(pthread_cond_wait, (void *at, void *mutex), (at, mutex))
+GIL_WAIT(pthread_cond_timedwait, (void *at, void *mutex, const struct timespec *until), (at, mutex, until))
+GIL_WAIT(pthread_cond_clockwait, (void *at, void *mutex, clockid_t clock, const struct timespec *until),
+         (at, mutex, clock, until))
 
 /* What a word of the interpreter's own object points to instead; NULL where it is no different. */
 void *gil_replacement(int hook)
 {
     switch (hook) {
-    case H_pthread_cond_wait: return (void *)gil_cond_wait;
-    case H_pthread_cond_timedwait: return (void *)gil_cond_timedwait;
-    case H_pthread_cond_clockwait: return (void *)gil_cond_clockwait;
+    case H_pthread_cond_wait: return (void *)gil_pthread_cond_wait;
+    case H_pthread_cond_timedwait: return (void *)gil_pthread_cond_timedwait;
+    case H_pthread_cond_clockwait: return (void *)gil_pthread_cond_clockwait;
     default: return NULL;
     }
 }

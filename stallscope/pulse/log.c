@@ -224,18 +224,18 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
 
 /* --- handlers ------------------------------------------------------------------------------------------------------ */
 
+/* A handler beyond HANDLER_SLOTS in one iteration has no part of its own. */
 void note_handler(struct thread *t, uint64_t handler, uint64_t spent_ns)
 {
-    if (t->parts_of != (unsigned)t->iteration) {
-        memset(t->parts, 0, sizeof t->parts);
-        t->parts_of = (unsigned)t->iteration;
-    }
     unsigned slot = (unsigned)(handler * 0x9E3779B97F4A7C15ull >> 58);
     for (unsigned tried = 0; tried < HANDLER_SLOTS; tried++, slot = (slot + 1) % HANDLER_SLOTS) {
         struct part *part = &t->parts[slot];
-        if (part->handler != 0 && part->handler != handler)
+        if (!(t->parts_used >> slot & 1)) {
+            t->parts_used |= 1ull << slot;
+            *part = (struct part){.handler = handler};
+        }
+        if (part->handler != handler)
             continue;
-        part->handler = handler;
         part->calls++;
         part->total_ns += spent_ns;
         return;
@@ -281,53 +281,78 @@ static bool is_worth_telling(const struct sum *sum)
     return sum->total_ns >= slow_ns;
 }
 
-/* Before the thread's busy_ns includes it. */
-void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
+/* What the iteration took of the CPU, and how many records of each kind follow. Before the thread's busy_ns includes
+ * it. */
+static struct stall_head headed(struct thread *t, const uint64_t *cells, uint64_t start_ns, uint64_t end_ns)
 {
-    uint64_t *cells = t->cells;
-    if (cells == NULL)
-        return;
-    struct stall_head head = {.start_ns = start_ns, .end_ns = end_ns, .rest = t->rest};
-    head.slot_at = (uint64_t)((uint8_t *)cells - shared);
     struct reading now;
     kernel_read_own(t, &now);
     struct spent spent = spent_since(t, start_ns, &now);
-    head.cpu_ns = spent.cpu_ns;
-    head.run_delay_ns = spent.run_delay_ns;
-    unsigned ticks = atomic_load(&t->ticks_of) == start_ns ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0;
-    bool has_parts = t->parts_of == (unsigned)t->iteration;
+    bool is_ticked = atomic_load(&t->ticks_of) == start_ns;
+    struct stall_head head = {
+        .start_ns = start_ns,
+        .end_ns = end_ns,
+        .cpu_ns = spent.cpu_ns,
+        .run_delay_ns = spent.run_delay_ns,
+        .slot_at = (uint64_t)((const uint8_t *)cells - shared),
+        .rest = t->rest,
+        .calls = t->calls_noted,
+        .ticks = is_ticked ? atomic_load_explicit(&t->ticks, memory_order_acquire) : 0,
+        .parts = (uint32_t)__builtin_popcountll(t->parts_used),
+    };
     for (unsigned i = 0; i < t->sums_touched; i++)
         head.calls += is_worth_telling(&t->sums[t->touched[i]]);
-    head.calls += t->calls_noted;
-    head.ticks = ticks;
-    head.parts = has_parts ? HANDLER_SLOTS : 0;
-    size_t size = sizeof head + head.calls * sizeof(struct call) + ticks * sizeof(struct tick) +
+    return head;
+}
+
+/* Each of these returns where the next is written. */
+static uint64_t write_array(struct thread *t, uint64_t at, const void *from, size_t size)
+{
+    ring_write(t, at, from, size);
+    return at + size;
+}
+
+static uint64_t write_sums(struct thread *t, uint64_t at)
+{
+    for (unsigned i = 0; i < t->sums_touched; i++) {
+        unsigned hook = t->touched[i];
+        if (!is_worth_telling(&t->sums[hook]))
+            continue;
+        struct call call = summed(&t->sums[hook], hook);
+        at = write_array(t, at, &call, sizeof call);
+    }
+    return at;
+}
+
+static uint64_t write_parts(struct thread *t, uint64_t at)
+{
+    for (uint64_t left = t->parts_used; left != 0; left &= left - 1)
+        at = write_array(t, at, &t->parts[__builtin_ctzll(left)], sizeof *t->parts);
+    return at;
+}
+
+void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
+{
+    const uint64_t *cells = t->cells;
+    if (cells == NULL)
+        return;
+    struct stall_head head = headed(t, cells, start_ns, end_ns);
+    size_t size = sizeof head + head.calls * sizeof(struct call) + head.ticks * sizeof(struct tick) +
                   head.parts * sizeof(struct part);
     uint64_t at = ring_begin(t, STALL, size);
     if (at == UNKNOWN) {
         atomic_fetch_add(&dropped, 1);
         return;
     }
-    ring_write(t, at, &head, sizeof head);
-    at += sizeof head;
-    ring_write(t, at, t->noted, t->calls_noted * sizeof *t->noted);
-    at += t->calls_noted * sizeof *t->noted;
-    for (unsigned i = 0; i < t->sums_touched; i++) {
-        unsigned hook = t->touched[i];
-        if (!is_worth_telling(&t->sums[hook]))
-            continue;
-        struct call call = summed(&t->sums[hook], hook);
-        ring_write(t, at, &call, sizeof call);
-        at += sizeof call;
-    }
-    ring_write(t, at, t->tick, ticks * sizeof *t->tick);
-    at += ticks * sizeof *t->tick;
-    if (has_parts)
-        ring_write(t, at, t->parts, sizeof t->parts);
-    ring_end(t, at + (has_parts ? sizeof t->parts : 0));
+    at = write_array(t, at, &head, sizeof head);
+    at = write_array(t, at, t->noted, t->calls_noted * sizeof *t->noted);
+    at = write_sums(t, at);
+    at = write_array(t, at, t->tick, head.ticks * sizeof *t->tick);
+    ring_end(t, write_parts(t, at));
 }
 
 void forget_iteration(struct thread *t)
 {
     t->calls_noted = t->sums_touched = 0;
+    t->parts_used = 0;
 }

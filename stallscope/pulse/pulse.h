@@ -106,7 +106,7 @@ void elf_interpreter(const void *inside);  /* the object in which waits on condi
 #define CALLS 64
 #define TICKS 96
 #define PREFIX_BYTES 160
-#define HANDLER_SLOTS 64
+#define HANDLER_SLOTS 64  /* bits of parts_used */
 #define HOOKS_MAX 256
 #define OUTER_LOOPS 4
 
@@ -129,7 +129,7 @@ struct tick {  /* the watchdog's look at an overdue iteration */
 };
 
 struct part {  /* a handler's part in the iteration */
-    uint64_t handler;  /* cell index of its histogram; 0: free */
+    uint64_t handler;  /* cell index of its histogram */
     uint64_t calls, total_ns;
 };
 
@@ -190,7 +190,7 @@ struct thread {
     unsigned calls_noted;
     unsigned sums_touched;
     uint8_t touched[64];
-    unsigned parts_of;            /* low bits of the iteration to which parts belong */
+    uint64_t parts_used;          /* a bit for each of the parts */
     struct part parts[HANDLER_SLOTS];
     struct call noted[CALLS];
     struct sum sums[HOOKS_MAX];

@@ -85,7 +85,7 @@ def build(toolchain: Toolchain, folder: Path, extra: Sequence[str | Path] = ()) 
     library = folder / "libpulse_tested.so"
     toolchain.compile(*shared, "-Wl,-z,now", *sorted(SOURCES.glob("*.c")), "-o", library, "-pthread", "-ldl")
     found_by = ["-Wl,--enable-new-dtags", f"-Wl,-rpath,{folder}", f"-L{folder}", "-lpulse_tested", "-pthread", "-ldl"]
-    parts = [PROGRAM / name for name in ("drive.c", "loops.c", "objects.c", "hostile.c")]
+    parts = [PROGRAM / name for name in ("drive.c", "loops.c", "found.c", "objects.c", "hostile.c")]
     toolchain.compile(*parts, *extra, "-o", folder / "native", *found_by)
     for plug_in, source, flags in _PLUG_INS:
         found_by = ["-Wl,--enable-new-dtags", f"-Wl,-rpath,{there}", "-ldl"]

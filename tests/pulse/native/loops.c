@@ -58,21 +58,47 @@ static void waits(void)
     pulse_end();
 }
 
-/* A loop that nobody declared is known by its waits, until it closes its descriptor; what follows the last of them may
- * be no iteration. */
-static void undeclared(void)
+/* What an iteration had noted when the pulse's end broke it off is no other's. */
+static void broken_off(void)
 {
-    struct epoll_event event;
-    begin(100 * MILLISECOND);
-    for (int round = 1; round <= 3; round++) {
-        int fd = epoll_create1(0);
-        for (int i = 0; i < 1000; i++)
-            epoll_wait(fd, &event, 1, 0);
-        close(fd);
-        CHECK_EQUAL(iterations_from(UNDECLARED), round * 999);
-        CHECK_EQUAL(cell(UNDECLARED, L_STATE), LOOP_CLOSED);
-        CHECK_EQUAL(cell(UNDECLARED, L_TID), getpid());
+    begin(10 * MILLISECOND);
+    struct loop loop = loop_open(0);
+    turn(&loop);
+    sleep_ms(20);
+    note_handler(thread_self(), 77, MILLISECOND);
+    pulse_end();
+    close(loop.epoll);
+    begin(10 * MILLISECOND);
+    loop = loop_open(0);
+    turn(&loop);
+    for (uint64_t until = now_ns() + 15 * MILLISECOND; now_ns() < until;) {
     }
+    turn(&loop);
+    take();
+    CHECK_EQUAL(taken.stalls, 1);
+    CHECK_EQUAL(taken.last.calls, 0);
+    CHECK_EQUAL(taken.last.parts, 0);
+    loop_close(&loop);
+    pulse_end();
+}
+
+/* Each handler of a stall has its part, and none is left over from the iteration before. */
+static void handlers_parts(void)
+{
+    begin(10 * MILLISECOND);
+    struct loop loop = loop_open(0);
+    const unsigned handlers[] = {3, 1, HANDLER_SLOTS + 6, 2};
+    for (unsigned round = 0; round < sizeof handlers / sizeof *handlers; round++) {
+        turn(&loop);
+        for (unsigned i = 0; i < 2 * handlers[round]; i++)
+            note_handler(thread_self(), 1000 + i % handlers[round], MILLISECOND);
+        sleep_ms(20);
+        turn(&loop);
+        take();
+        CHECK(taken.stalls > round);
+        CHECK_EQUAL(taken.last.parts, handlers[round] < HANDLER_SLOTS ? handlers[round] : HANDLER_SLOTS);
+    }
+    loop_close(&loop);
     pulse_end();
 }
 
@@ -261,50 +287,6 @@ static void begins_and_ends(void)
         pthread_join(thread[i], NULL);
 }
 
-/* A loop that runs already is declared from another thread. */
-static void *expected_later(void *fd)
-{
-    struct epoll_event event;
-    for (int i = 0; i < 100; i++)
-        epoll_wait((int)(intptr_t)fd, &event, 1, 0);
-    thread_close();
-    return NULL;
-}
-
-static void expected(void)
-{
-    begin(100 * MILLISECOND);
-    int fd = epoll_create1(0), other = epoll_create1(0);
-    CHECK_EQUAL(thread_expect(getpid(), slot_at(3), fd, -1, false), 0);
-    CHECK_EQUAL(thread_expect(1, slot_at(4), other, -1, false), 0);
-    expected_later((void *)(intptr_t)fd);
-    CHECK_EQUAL(iterations_of(3), 100);
-    CHECK_EQUAL(iterations_of(4), 0);
-    pulse_end();
-}
-
-/* The waits of a busy loop make it known before the agent declares it: it is one loop, with all its iterations but the one
- * in which it was declared, of which a part was watched. */
-static void expected_when_known(void)
-{
-    struct epoll_event event;
-    begin(100 * MILLISECOND);
-    int fd = epoll_create1(0);
-    for (int i = 0; i < 10; i++)
-        epoll_wait(fd, &event, 1, 0);
-    CHECK_EQUAL(iterations_from(UNDECLARED), 9);
-    CHECK_EQUAL(thread_expect(getpid(), slot_at(0), fd, -1, true), 0);
-    for (int i = 0; i < 5; i++)
-        epoll_wait(fd, &event, 1, 0);
-    CHECK_EQUAL(iterations_of(0), 9 + 1 + 4);
-    CHECK_EQUAL(iterations_from(UNDECLARED), 0);
-    CHECK_EQUAL(cell(UNDECLARED, L_STATE), LOOP_FREE);
-    CHECK(atomic_load(&thread_self()->started_ns) != 0);
-    thread_close();
-    close(fd);
-    pulse_end();
-}
-
 /* Eight threads, 40,000 iterations and 4,000 calls in them; PULSE_LOAD times that. */
 #define LOAD_TURNS 5000
 #define LOAD_CALLS_EVERY 10
@@ -355,15 +337,14 @@ static void load(void)
 const struct scenario loops[] = {
     {"iterations", iterations},
     {"waits", waits},
-    {"undeclared", undeclared},
+    {"broken_off", broken_off},
+    {"handlers_parts", handlers_parts},
     {"polled", polled},
     {"slow_calls", slow_calls},
     {"sums", sums},
     {"ring_wraps", ring_wraps},
     {"threads_come_and_go", threads_come_and_go},
     {"begins_and_ends", begins_and_ends},
-    {"expected", expected},
-    {"expected_when_known", expected_when_known},
     {"load", load},
     {NULL, NULL},
 };
