@@ -33,7 +33,7 @@ struct word {
 };
 
 static struct word words[WORDS_MAX];  /* what we changed, by the hash of its address */
-static unsigned word_count;
+static _Atomic unsigned word_count;
 static uintptr_t scanned[SCANNED_MAX];  /* lowest addresses of the objects that need no second look */
 static unsigned scanned_count;
 static unsigned long long adds_seen, subs_seen;

@@ -1,7 +1,9 @@
 """Ways to measure a loop, taking turns in one process; ``cost --library`` runs it under the observed interpreter.
 
 Short rounds in one process, because two processes differ by more than what is asked here: in where their memory lies,
-and in what else the machine does meanwhile. Prints one JSON line: {workload: {way: [CPU ns of each in each round]}}.
+and in what else the machine does meanwhile. A round is some slices of a few milliseconds, so that on a busy machine
+enough of them run undisturbed: their lowest tenth repeats to a few nanoseconds where medians of longer ones differed by
+hundreds. Prints one JSON line: {workload: {way: [CPU ns of each in each slice]}}.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 import os
 import random
 import sys
+import threading
 import types
 from _thread import get_native_id
 from pathlib import Path
@@ -20,6 +23,7 @@ from workload import SHORT  # type: ignore[import-not-found]
 
 _AGENT = Path(__file__).parents[2] / "stallscope" / "agent"
 _THRESHOLD_NS = 10_000_000
+_SLICES = 12  # a round
 
 
 def main(library: str, rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -30,14 +34,20 @@ def main(library: str, rounds: int) -> dict[str, dict[str, list[float]]]:
     from agent.pulse import load  # type: ignore[import-not-found]
 
     pulse = load(library)
-    ways = {"bare": Bare(), "agent": Wrapped(), "pulse": Iterations(pulse), "pulse, runner": Runner(pulse)}
+    ways = {
+        "bare": Bare(),
+        "a thread": Beside(),
+        "agent": Wrapped(),
+        "pulse": Iterations(pulse),
+        "pulse, runner": Runner(pulse),
+    }
     figures: dict[str, dict[str, list[float]]] = {name: {way: [] for way in ways} for name in SHORT}
     for name, workload in SHORT.items():
         for _ in range(rounds):
             for way in random.sample(list(ways), len(ways)):
                 with ways[way]:
                     workload()  # what is done once: files are opened, handlers met, pages touched
-                    figures[name][way].append(workload()["ns"])
+                    figures[name][way] += [workload()["ns"] for _ in range(_SLICES)]
     return figures
 
 
@@ -49,6 +59,19 @@ class Bare:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class Beside(Bare):
+    """A thread that sleeps, as a pool's does and as ours do: the kernel and libc are quicker for a process of one."""
+
+    def __enter__(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._over.wait)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 class Wrapped(Bare):

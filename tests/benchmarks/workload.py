@@ -135,10 +135,10 @@ WORKLOADS = {
     "echo server": lambda scale: echo(4, int(4_000 * scale)),
 }
 
-SHORT = {  # some 30 ms each
-    "one handler an iteration": lambda: ping_pong(1, 10_000),
-    "100 handlers an iteration": lambda: ping_pong(100, 300),
-    "100 tasks, each step": lambda: steps(100, 200),
+SHORT = {  # some 3 ms each
+    "one handler an iteration": lambda: ping_pong(1, 1_000),
+    "100 handlers an iteration": lambda: ping_pong(100, 30),
+    "100 tasks, each step": lambda: steps(100, 20),
 }
 
 if __name__ == "__main__":
