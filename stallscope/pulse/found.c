@@ -114,8 +114,8 @@ static bool take_fresh_slot(struct thread *t, uint64_t from)
 }
 
 /* This thread's loop is counted as unseen since that start of the pulse; 0: it is not. It may have no structure. */
-THREAD_LOCAL unsigned unseen_since;
-THREAD_LOCAL int waited_on = -1;  /* the descriptor of the last wait of a thread that has none */
+static THREAD_LOCAL unsigned unseen_since;
+static THREAD_LOCAL int waited_on = -1;  /* the descriptor of the last wait of a thread that has none */
 
 static void is_seen(bool seen)
 {

@@ -57,7 +57,7 @@ void elf_fork_ended(void)
  * the lock of its dlopen. */
 #ifdef __GLIBC__
 typedef void nothing(void);
-THREAD_LOCAL void (*volatile work)(void);  /* volatile: dlsym is declared as one that never calls us back */
+static THREAD_LOCAL void (*volatile work)(void);  /* volatile: dlsym is declared as one that never calls us back */
 
 static void does_nothing(void)
 {

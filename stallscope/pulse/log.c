@@ -12,11 +12,16 @@
 
 /* How often each kind of call came. Stacks of short calls are drawn: of the first ones in each second, so that no site
  * of a kind that comes seldom is missed, of every one that is twice as far along as the last, and of those that took
- * long; each stands for all that came since. */
+ * long; each stands for all that came since. What a call touches lies together: between two calls the kernel has had the
+ * cache for itself. */
+struct kind_drawn {
+    uint64_t count, weight, weight_ns;
+    uint32_t second, this_second;
+};
+
 struct drawn {
-    uint64_t count[HOOKS_MAX], weight[HOOKS_MAX], weight_ns[HOOKS_MAX];
-    uint64_t second;
-    unsigned this_second, of_kind[HOOKS_MAX];
+    struct kind_drawn of[HOOKS_MAX];
+    uint32_t second, this_second;
 };
 
 int log_prepare(struct thread *t)
@@ -94,25 +99,23 @@ static struct call described(unsigned hook, uint64_t start_ns, uint64_t end_ns, 
     return call;
 }
 
-/* Whether it is among the first of its kind in this second. */
-static bool is_seldom(struct drawn *drawn, unsigned hook, uint64_t now)
+/* How many came before this one in the same second, of those that are counted by these two. */
+static uint32_t before_in_second(uint32_t *counted, uint32_t *of_second, uint64_t now)
 {
-    uint64_t second = now / 1000000000u;
-    if (second != drawn->second) {
-        drawn->second = second, drawn->this_second = 0;
-        memset(drawn->of_kind, 0, sizeof drawn->of_kind);
-    }
-    return drawn->of_kind[hook]++ < FEW_A_SECOND;
+    uint32_t second = (uint32_t)(now / 1000000000u);
+    if (second != *of_second)
+        *of_second = second, *counted = 0;
+    return (*counted)++;
 }
 
 static void write_seen(struct thread *t, const struct call *call)
 {
-    struct drawn *drawn = t->drawn;
-    struct seen seen = {*call, drawn->weight[call->hook], drawn->weight_ns[call->hook]};
+    struct kind_drawn *drawn = &t->drawn->of[call->hook];
+    struct seen seen = {*call, drawn->weight, drawn->weight_ns};
     uint64_t at = ring_begin(t, SEEN, sizeof seen);
     if (at == UNKNOWN)
         return;
-    drawn->weight[call->hook] = drawn->weight_ns[call->hook] = 0;
+    drawn->weight = drawn->weight_ns = 0;
     ring_write(t, at, &seen, sizeof seen);
     ring_end(t, at + sizeof seen);
 }
@@ -123,14 +126,16 @@ static bool is_power_of_two(uint64_t count)
 }
 
 /* A call that cannot block (its descriptor was set so) was slow because the thread did not run: no site of interest. */
-static bool worth_a_stack(struct thread *t, unsigned hook, intptr_t a)
+static bool worth_a_stack(struct thread *t, unsigned hook, uint64_t now, intptr_t a)
 {
-    return t->drawn->this_second++ < DRAWS_A_SECOND && !is_nonblocking(hooks[hook].kind, a);
+    struct drawn *drawn = t->drawn;
+    return before_in_second(&drawn->this_second, &drawn->second, now) < DRAWS_A_SECOND &&
+           !is_nonblocking(hooks[hook].kind, a);
 }
 
 static void draw(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b)
 {
-    if (hook == gil_wait_hook || !worth_a_stack(t, hook, a))
+    if (hook == gil_wait_hook || !worth_a_stack(t, hook, end_ns, a))
         return;
     struct call call = described(hook, start_ns, end_ns, a, b);
     call.token = stack_wanted(t);
@@ -184,7 +189,10 @@ static struct sum *sum_of(struct thread *t, unsigned hook, uint64_t start_ns)
 {
     struct sum *sum = &t->sums[hook];
     if (sum->iteration != t->iteration) {
-        *sum = (struct sum){.iteration = t->iteration, .first_ns = start_ns, .asked_ns = quarter_ns};
+        memset(sum, 0, offsetof(struct sum, text));
+        sum->iteration = t->iteration;
+        sum->first_ns = start_ns;
+        sum->asked_ns = quarter_ns;
         if (t->sums_touched < sizeof t->touched)
             t->touched[t->sums_touched++] = (uint8_t)hook;
     }
@@ -206,10 +214,10 @@ static void add_to_sum(struct thread *t, unsigned hook, uint64_t start_ns, uint6
 
 void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b)
 {
-    struct drawn *drawn = t->drawn;
-    uint64_t spent = end_ns - start_ns, count = ++drawn->count[hook];
-    drawn->weight[hook]++;
-    drawn->weight_ns[hook] += spent;
+    struct kind_drawn *drawn = &t->drawn->of[hook];
+    uint64_t spent = end_ns - start_ns, count = ++drawn->count;
+    drawn->weight++;
+    drawn->weight_ns += spent;
     /* A call that cannot block was slow because it had much to do, or because its thread did not run. */
     if (spent >= slow_ns && hook != gil_wait_hook && is_nonblocking(hooks[hook].kind, a))
         return;
@@ -218,7 +226,8 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
         return;
     }
     add_to_sum(t, hook, start_ns, end_ns, a, b);
-    if (is_seldom(drawn, hook, end_ns) || spent >= NOTEWORTHY_NS || is_power_of_two(count))
+    bool is_seldom = before_in_second(&drawn->this_second, &drawn->second, end_ns) < FEW_A_SECOND;
+    if (is_seldom || spent >= NOTEWORTHY_NS || is_power_of_two(count))
         draw(t, hook, start_ns, end_ns, a, b);
 }
 

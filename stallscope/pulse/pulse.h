@@ -39,9 +39,9 @@
 /* Initial-exec costs one instruction an access, and the loader has room for a few bytes of it in a
  * library that comes late; musl's has not. */
 #ifdef __GLIBC__
-#define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
+#define THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
 #else
-#define THREAD_LOCAL static __thread
+#define THREAD_LOCAL __thread
 #endif
 
 #define UNKNOWN UINT64_MAX
@@ -134,7 +134,7 @@ struct part {  /* a handler's part in the iteration */
 };
 
 struct sum {  /* the calls of one kind in the iteration in progress that were too short to be noted one by one */
-    uint64_t iteration;
+    _Alignas(64) uint64_t iteration;  /* all but the text is one line of the cache */
     uint64_t first_ns, last_ns, total_ns, asked_ns, token;
     int64_t argument;
     uint32_t count, prefix;  /* prefix: length of the common part of the paths */
@@ -251,10 +251,24 @@ static inline unsigned bucket_of(uint64_t duration_ns)
     return (shift << SUB_BITS) + (unsigned)(duration_ns >> shift) - SUB_BUCKETS;
 }
 
+/* Each hook asks: a call would cost as much again where the kernel forgets the branches of its users. */
+extern THREAD_LOCAL struct thread *this_thread;
+
 /* The calling thread's state; NULL: it is no loop's. */
-struct thread *thread_self(void);
+static inline struct thread *thread_self(void)
+{
+    return this_thread;
+}
+
 /* The same inside an iteration, and outside of other hooked calls and of our own code; else NULL. */
-struct thread *thread_in_iteration(void);
+static inline struct thread *thread_in_iteration(void)
+{
+    struct thread *t = this_thread;
+    if (t == NULL || t->depth != 0 || atomic_load_explicit(&t->started_ns, memory_order_relaxed) == 0)
+        return NULL;
+    return t;
+}
+
 /* Before and after the loop's own wait. `fd` is its epoll descriptor, or -1: then `marked` says whether the wait
  * includes the thread's mark_fd. NULL: this wait is not the loop's, and an ordinary call. */
 struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from);

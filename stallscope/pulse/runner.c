@@ -130,8 +130,8 @@ static bool timed(struct thread *t, uint64_t begun, void *callback)
     return !is_drawn() || counted(t, callback, spent, ONE_IN, false);
 }
 
-THREAD_LOCAL const void *adopted;  /* the loop that the agent was last asked to adopt; never looked into */
-THREAD_LOCAL uint64_t adopted_ns;
+static THREAD_LOCAL const void *adopted;  /* the loop that the agent was last asked to adopt; never looked into */
+static THREAD_LOCAL uint64_t adopted_ns;
 
 /* A loop that is not observed in this thread: it runs by unusual means, or found no room, or the process has forked. */
 static bool offered(void *handle)

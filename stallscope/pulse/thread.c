@@ -17,22 +17,9 @@ uint8_t *shared;
 _Atomic pid_t main_tid;
 _Atomic uint64_t dropped;
 
-THREAD_LOCAL struct thread *self;
+THREAD_LOCAL struct thread *this_thread;
 static pthread_key_t leaving;  /* its destructor runs as a thread ends */
 static bool key_made;
-
-struct thread *thread_self(void)
-{
-    return self;
-}
-
-struct thread *thread_in_iteration(void)
-{
-    struct thread *t = self;
-    if (t == NULL || t->depth != 0 || atomic_load_explicit(&t->started_ns, memory_order_relaxed) == 0)
-        return NULL;
-    return t;
-}
 
 /* --- iterations ---------------------------------------------------------------------------------------- */
 
@@ -81,9 +68,8 @@ bool has_loop(const struct thread *t)
 
 int wait_mark(void)
 {
-    return self != NULL ? self->mark_fd : -1;
+    return this_thread != NULL ? this_thread->mark_fd : -1;
 }
-
 
 void zero_wait(struct thread *t, bool zero_timeout)
 {
@@ -97,7 +83,7 @@ void zero_wait(struct thread *t, bool zero_timeout)
  * nobody declared is known by its second wait on one epoll descriptor, until the thread closes that descriptor. */
 struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *from)
 {
-    struct thread *t = self;
+    struct thread *t = this_thread;
     if (t == NULL || !has_loop(t)) {
         if (!atomic_load_explicit(&pulse_active, memory_order_relaxed) || (t != NULL && t->depth != 0))
             return NULL;
@@ -119,7 +105,7 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
 void wait_ended(struct thread *t)
 {
     uint64_t *cells = t->cells;
-    if (self != t)
+    if (this_thread != t)
         return;
     if (cells == NULL)
         t->waited_ns = now_ns();
@@ -178,7 +164,7 @@ struct thread *registered(void)
     t->runs = t->ends_with_wait = false;
     t->own_slot_at = t->rest = 0;
     t->connecting_size = 0;
-    self = t;
+    this_thread = t;
     if (key_made)
         pthread_setspecific(leaving, t);
     t->depth = 0;
@@ -273,7 +259,7 @@ static void move_counts(struct thread *t, uint64_t slot_at)
 
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 {
-    struct thread *t = self;
+    struct thread *t = this_thread;
     if (t == NULL && (t = registered()) == NULL)
         return -1;
     if (t->epoll_fd == epoll_fd)
@@ -291,8 +277,8 @@ int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running)
 
 void thread_close(void)
 {
-    if (self != NULL)
-        close_loop(self, true);
+    if (this_thread != NULL)
+        close_loop(this_thread, true);
 }
 
 /* --- the process ------------------------------------------------------------------------------------------ */
@@ -300,19 +286,19 @@ void thread_close(void)
 static void thread_ends(void *known)
 {
     struct thread *t = known;
-    if (self != t)
+    if (this_thread != t)
         return;
     t->outer_count = 0;
     close_loop(t, t->declared);
     kernel_close(t);
-    self = NULL;
+    this_thread = NULL;
     atomic_store(&t->used, 0);
 }
 
 static void forked(void)
 {
     atomic_store(&pulse_active, false);
-    self = NULL;
+    this_thread = NULL;
     for (int i = 0; i < THREADS; i++) {
         struct thread *t = atomic_exchange(&threads[i], NULL);
         if (t != NULL)
