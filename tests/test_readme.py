@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.terminal import terminal
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -83,8 +85,27 @@ def test_the_closing_line_shown_is_what_run_prints(recorded: Path) -> None:
     assert _skeleton(finished.stdout) == _skeleton(shown)[:-1]
 
 
+@pytest.mark.usefixtures("ptrace")
+def test_the_live_view_shown_is_what_top_shows() -> None:
+    shown = set(_words(_blocks("console")[2].split("\n", 1)[1]))
+    noise = {"waits", "work", "slow"}  # what it does in this very moment; the start of a name that is cut
+    server = subprocess.Popen(
+        [sys.executable, "samples/file_server.py", "--demo", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("ready")
+        with terminal("top", str(server.pid), cwd=ROOT) as view:
+            view.until(lambda lines: shown - noise <= set(_words("\n".join(lines))))
+            view.type("q")
+            assert "stalls of 10ms or more" in view.ended()
+    finally:
+        server.kill()
+        server.communicate()
+
+
 def test_the_foreign_trace_shown_reads_to_the_letter() -> None:
-    command, shown = _blocks("console")[2][2:].split("\n", 1)
+    command, shown = _blocks("console")[3][2:].split("\n", 1)
     finished = subprocess.run(
         command, shell=True, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
     )
@@ -127,7 +148,7 @@ def test_usage_lines_name_real_options(line: str) -> None:
 
 
 def test_the_gate_shown_is_what_gate_prints(tmp_path: Path) -> None:
-    lines = _blocks("console")[3].splitlines()
+    lines = _blocks("console")[4].splitlines()
     commands, shown = [line[2:] for line in lines if line.startswith("$ ")], lines[3:-1]
     for command in commands[:2]:
         assert _run(command, tmp_path).returncode == 0

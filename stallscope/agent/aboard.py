@@ -200,6 +200,7 @@ class Agent:
     def _come_aboard(self) -> None:
         self._pid = _getpid()
         self.memory = Memory(self.threshold_ns)
+        self.memory.cells[layout.H_OWNER] = self.owner_pid
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []

@@ -46,6 +46,7 @@ H_HANDLERS = 13  # handler slots ever used; slot 0 gathers those that found no s
 H_UNSEEN_LOOPS = 14  # loops that found no slot
 H_STOP = 15  # collector: not 0 asks the agent to leave
 H_PULSE = 16  # 1: the pulse is at work
+H_OWNER = 17  # process number of the stallscope that collects, as this process sees it; 0: not to be seen from here
 ERROR_AT = 1024  # byte offset of the NUL-terminated reason why the agent disabled itself
 ERROR_BYTES = 1024
 

@@ -167,6 +167,19 @@ def status_of(pid: int | str) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
+def observer(pid: int) -> str:
+    """The stallscope of that process number, for a sentence: by its command where that can be seen."""
+    if not pid:
+        return "a stallscope outside its container"
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+    except OSError:
+        words = []
+    at = next((at for at, word in enumerate(words) if os.path.basename(word) == "stallscope"), None)
+    command = "" if at is None else f"{' '.join(['stallscope', *words[at + 1 :]])} "
+    return f"{command}(process {pid})" if command else f"process {pid}"
+
+
 def user_name(uid: int) -> str:
     """The user's name, or number where it has none."""
     import pwd

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stallscope.attach import box as boxes
-from stallscope.attach.facts import Facts
+from stallscope.attach.facts import Facts, observer
 from stallscope.attach.methods import AUTO, bring
 from stallscope.attach.payload import Modules, modules_for, payload_of, starter
 from stallscope.collect.collector import DRAIN_S, Collector
@@ -121,9 +121,9 @@ def _judged(facts: Facts, said: dict[str, Any]) -> int:
     if "ok" in said:
         return int(said.get("longest_ns", 0))
     if "owner" in said:
-        whom = f"process number {said['owner']}" if said["owner"] else "one outside its container"
         raise NotObservable(
-            f"process {facts.pid} is observed already, by stallscope with {whom}: wait for it to end, or end it"
+            f"process {facts.pid} is observed already, by {observer(int(said['owner']))}: wait for it to end, end it, "
+            f"or look on with stallscope top {facts.pid}"
         )
     raise NotObservable(f"the agent could not start in process {facts.pid}: {said.get('error')}")
 

@@ -73,8 +73,7 @@ class Tree:
 
     def is_over(self) -> bool:
         """Whether nobody is left who could be watched."""
-        gone = all(observed.is_over for observed in self._collector.watched)
-        return gone and not (self._family and self._root.lives())
+        return not self._collector.is_anyone_left and not (self._family and self._root.lives())
 
     def _members(self) -> list[int]:
         if not self._family:

@@ -19,11 +19,15 @@ def say(sentence: str) -> None:
 
 def say_recorded(collector: Collector, path: Path, threshold: str) -> None:
     """The closing line: what was seen, where it is, and what to do next."""
-    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
     say(
-        f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more{longest}, "
-        f"recorded in {path}{collector.foreign_loops}; next: stallscope analyze {path}"
+        f"{counted(collector, threshold)}, recorded in {path}{collector.foreign_loops}; next: stallscope analyze {path}"
     )
+
+
+def counted(collector: Collector, threshold: str) -> str:
+    """What was seen, in figures."""
+    longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
+    return f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more{longest}"
 
 
 def emit(text: str) -> None:

@@ -17,7 +17,8 @@ _NO_LOOP_S = 5.0
 class Progress:
     """A view of a collector: its ``tell`` is called with the elapsed seconds, ten times a second.
 
-    A line on stderr: rewritten once a second on a terminal, printed every ten seconds elsewhere.
+    A line on stderr: rewritten once a second on a terminal, printed every ten seconds elsewhere. Use as a context
+    manager: at the end the line that was rewritten is left.
     """
 
     def __init__(self, collector: Collector) -> None:
@@ -26,6 +27,13 @@ class Progress:
         self._every_s = _EVERY_S if self._terminal else 10 * _EVERY_S
         self._next_s = self._every_s
         self._no_loop_said = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._terminal:
+            print(file=sys.stderr)
 
     def tell(self, elapsed_s: float) -> None:
         """Print when it is time."""
@@ -39,11 +47,6 @@ class Progress:
                 f"stallscope: {elapsed_s:.0f} s, {seen.iterations:,} iterations, {seen.stalls:,} stalls, "
                 f"worst {seen.worst_ns / 1e6:.1f} ms"
             )
-
-    def close(self) -> None:
-        """Leave the line that was rewritten."""
-        if self._terminal:
-            print(file=sys.stderr)
 
     def _print(self, line: str) -> None:
         shown, end = (f"\r{line}\x1b[K", "") if self._terminal else (line, "\n")

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -17,6 +17,7 @@ from stallscope.collect.memory_reader import MemoryReader
 from stallscope.collect.observed import Observed
 from stallscope.collect.stalls import MALFORMED
 from stallscope.errors import NotObservable
+from stallscope.recording.nouns import Stall
 from stallscope.recording.writer import RecordingStopped, Writer
 
 DRAIN_S = 0.1
@@ -60,9 +61,9 @@ class Collector:
         return self._over + self._observed
 
     @property
-    def watched(self) -> list[Observed]:
-        """Those that are not over."""
-        return list(self._observed)
+    def is_anyone_left(self) -> bool:
+        """Whether an agent still observes a process."""
+        return not all(observed.is_over for observed in self._observed)
 
     @property
     def iterations(self) -> int:
@@ -91,9 +92,19 @@ class Collector:
         Raises NotObservable for a memory that is not ours.
         """
         try:
-            self._observe(MemoryReader(descriptor), greeting, self._clock())
+            self._observe(MemoryReader.of(descriptor), greeting, self._clock())
         except (OSError, *MALFORMED) as error:
             raise NotObservable(f"the agent's shared memory cannot be read: {error}") from None
+
+    def look_on(self, reader: MemoryReader, greeting: dict[str, Any]) -> None:
+        """Read along where another stallscope collects (``collect.joined``)."""
+        self._observe(reader, greeting, self._clock())
+
+    def running(self) -> Iterator[Stall]:
+        """The iteration in progress in each loop of every process, as an unfinished stall however young it is."""
+        now = self._clock()
+        for observed in self._observed:
+            yield from observed.running(now)
 
     def drain(self) -> None:
         """Greet newcomers, take what is new, say goodbye to the dead."""
@@ -166,7 +177,7 @@ class Collector:
         connection.settimeout(_GREETING_S)
         try:
             text, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
-            reader = MemoryReader(descriptors.pop())  # first: the descriptor is then its to close
+            reader = MemoryReader.of(descriptors.pop())  # first: the descriptor is then its to close
             self._observe(reader, json.loads(text), now)
         except (OSError, RecursionError, NotObservable, *MALFORMED) as error:
             self._writer.note(f"a process could not be observed: {error}")

@@ -31,17 +31,22 @@ class LoopSlot:
 class MemoryReader:
     """One observed process's memory; the mapping outlives the process, however it dies."""
 
-    def __init__(self, descriptor: int) -> None:
-        try:
-            if os.fstat(descriptor).st_size < layout.SIZE:
-                raise NotObservable("the agent's shared memory is too small: another version of stallscope is aboard")
-            self._map = mmap.mmap(descriptor, layout.SIZE)
-        finally:
-            os.close(descriptor)
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._map = mapping
         self._cells = memoryview(self._map).cast("Q")
         if self._cells[layout.H_MAGIC] != layout.MAGIC or self._cells[layout.H_VERSION] != layout.VERSION:
             raise NotObservable("the shared memory is of another version of stallscope")
         self._seen: dict[int, bytes] = {}
+
+    @classmethod
+    def of(cls, descriptor: int) -> MemoryReader:
+        """A reader of the file behind the descriptor, which is closed."""
+        try:
+            if os.fstat(descriptor).st_size < layout.SIZE:
+                raise NotObservable("the agent's shared memory is too small: another version of stallscope is aboard")
+            return cls(mmap.mmap(descriptor, layout.SIZE))
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Unmap."""
@@ -136,14 +141,18 @@ class MemoryReader:
         """Stall records not read before, oldest first; unreadable ones are passed over."""
         tail, head = self._cells[layout.H_RING_TAIL], self._cells[layout.H_RING_HEAD]
         for number in range(max(tail, head - layout.RECORDS), head):
-            at = layout.RING_AT + number % layout.RECORDS * layout.RECORD_BYTES
-            length, sequence = layout.RECORD_HEAD.unpack_from(self._map, at)
-            at += layout.RECORD_HEAD.size
-            if sequence == number & 0xFFFFFFFF and length <= layout.RECORD_TEXT_MAX:
-                record = self._json(self._map[at : at + length].decode("utf-8", "replace"))
-                if record:
-                    yield record
+            yield from self._record(number)
             self._cells[layout.H_RING_TAIL] = number + 1
+
+    def _record(self, number: int) -> Iterator[Mapping[str, Any]]:
+        """The record of that number, unless it cannot be read."""
+        at = layout.RING_AT + number % layout.RECORDS * layout.RECORD_BYTES
+        length, sequence = layout.RECORD_HEAD.unpack_from(self._map, at)
+        at += layout.RECORD_HEAD.size
+        if sequence == number & 0xFFFFFFFF and length <= layout.RECORD_TEXT_MAX:
+            record = self._json(self._map[at : at + length].decode("utf-8", "replace"))
+            if record:
+                yield record
 
     def in_progress(self) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
         """(slot, start, record) of the iteration in progress in each loop; the record is empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import psutil
 
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
 from stallscope.collect.stalls import MALFORMED, executor_of, site_of, stall_of
-from stallscope.recording.nouns import Handler, Missing
+from stallscope.recording.nouns import Handler, Missing, Stall
 from stallscope.recording.writer import Writer
 
 _COUNTS_HANDLERS = ("asyncio", "trio")
@@ -137,8 +139,7 @@ class Observed:
                 for fields in record["executors"]:
                     self._writer.executor(executor_of(fields, self._id))
                 return
-            loop_id = next(self._loops[key] for key in reversed(self._loops) if key[0] == record["loop"])
-            stall = stall_of(record, loop_id, self._handler, end_ns=end_ns)
+            stall = stall_of(record, self._loop_of(record), self._handler, end_ns=end_ns)
         except (*MALFORMED, StopIteration):
             self._writer.note("a stall record could not be read and was passed over")
             return
@@ -146,13 +147,25 @@ class Observed:
         self.worst_ns = max(self.worst_ns, stall.duration_ns)
         self.stalls += stall.finished
 
+    def running(self, now_ns: int) -> Iterator[Stall]:
+        """The iteration in progress in each loop, as an unfinished stall, however young it is."""
+        for record in self._in_progress():
+            with suppress(*MALFORMED, StopIteration):
+                yield stall_of(record, self._loop_of(record), self._handler, end_ns=now_ns)
+
     def _drain_progress(self, now_ns: int) -> None:
-        threshold = self._reader.threshold_ns
+        for record in self._in_progress():
+            if now_ns - record["start"] >= self._reader.threshold_ns:
+                self._keep(record, end_ns=now_ns)
+
+    def _in_progress(self) -> Iterator[Mapping[str, Any]]:
         for slot, started, record in self._reader.in_progress():
-            if now_ns - started < threshold:
-                continue
             bare = {"loop": slot, "start": started, "task": None, "handler": None}
-            self._keep(record or {**bare, "handlers": [], "spans": [], "gc": [], "frames": []}, end_ns=now_ns)
+            yield record or {**bare, "handlers": [], "spans": [], "gc": [], "frames": []}
+
+    def _loop_of(self, record: Mapping[str, Any]) -> int:
+        """Raises StopIteration for a slot that is not known."""
+        return next(self._loops[key] for key in reversed(self._loops) if key[0] == record["loop"])
 
     def _handler(self, slot: int) -> Handler:
         if slot not in self._named:

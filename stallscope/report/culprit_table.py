@@ -19,7 +19,7 @@ WORTH_TELLING = 0.01
 """Of stall time: smaller parts are for -v."""
 NEXT_SHOWN = 2
 """Culprits after the worst whose code is shown as well, in a line each."""
-_HEAD = f"{'#':>3} {'share':>7} {'stalls':>7} {'longest':>8}  {'cause':<16}  "
+HEAD = f"{'#':>3} {'share':>7} {'stalls':>7} {'longest':>8}  {'cause':<16}  "
 _SHOWN_HANDLERS = 3
 
 
@@ -29,9 +29,9 @@ def draw(findings: Findings, width: int, shown: int = SHOWN) -> Iterator[str | T
     if not findings.culprits:
         yield from _no_stall(findings)
         return
-    yield Text(f"{_HEAD}call", style="bold", no_wrap=True)
+    yield Text(f"{HEAD}call", style="bold", no_wrap=True)
     for one in findings.culprits[:shown]:
-        yield from _rows(one, width)
+        yield from rows(one, width)
     yield from _rest(findings, shown)
     yield from _causes(findings)
     yield from _remedies(findings, width)
@@ -58,12 +58,13 @@ def _no_stall(findings: Findings) -> Iterator[str | Text]:
         yield Text("Nothing to judge: no iteration was recorded.", style="bold")
 
 
-def _rows(one: Culprit, width: int) -> Iterator[Text]:
+def rows(one: Culprit, width: int) -> Iterator[Text]:
+    """The two lines of one culprit."""
     numbers = f"{one.rank:>3} {percent(one.share):>7} {one.stalls:>7,} {duration(one.longest_ns):>8}"
     if one.kind == "saturation":
         numbers = f"{one.rank:>3} {'':>7} {'':>7} {'':>8}"
     cause = one.cause if one.kind == "site" else one.kind
-    call = fitted(f"{call_of(one)}{_how_many(one)}", width - len(_HEAD))
+    call = fitted(f"{call_of(one)}{_how_many(one)}", width - len(HEAD))
     yield Text.assemble(numbers, "  ", (f"{cause:<16}", "red"), "  ", call, no_wrap=True)
     where = _where(one)
     if where:

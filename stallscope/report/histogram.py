@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import dropwhile, groupby
+from typing import Protocol
 
-from stallscope.analysis.findings import Log2Row, LoopFindings
-from stallscope.analysis.modes import Mode
+from stallscope.analysis.findings import Log2Row
+from stallscope.analysis.modes import Modality, Mode
 
 WIDTH = 40
 """Columns of the longest bar; fewer where long numbers leave less of a line of 80."""
@@ -20,7 +21,17 @@ LONG_GAP = 2
 """More empty rows than these are folded as well."""
 
 
-def draw(loop: LoopFindings, *, whole: bool = True) -> Iterator[str]:
+class Histogram(Protocol):
+    """What is drawn of a loop."""
+
+    @property
+    def log2(self) -> tuple[Log2Row, ...]: ...
+
+    @property
+    def modality(self) -> Modality: ...
+
+
+def draw(loop: Histogram, *, whole: bool = True) -> Iterator[str]:
     """The lines of a loop's histogram, at most 80 columns wide; none without iterations.  Where it need not be `whole`
     the fastest rows are folded into one, and long gaps."""
     rows = list(dropwhile(lambda row: not row.count, loop.log2))
@@ -44,7 +55,7 @@ def draw(loop: LoopFindings, *, whole: bool = True) -> Iterator[str]:
             yield f"{row.lo_us:>{digits}} -> {row.hi_us:<{digits}} : {row.count:<{places}}|{bar}|{mark}"
 
 
-def _folded(rows: Sequence[Log2Row], loop: LoopFindings) -> list[Log2Row]:
+def _folded(rows: Sequence[Log2Row], loop: Histogram) -> list[Log2Row]:
     """The fastest rows as one, as many as `ROWS` asks for, but none from the first valley or the fullest row on."""
     valleys = [_row(rows, valley.threshold_ns) for valley in loop.modality.valleys]
     fullest = max(range(len(rows)), key=lambda at: rows[at].count)
@@ -60,7 +71,7 @@ def _bar(number: int, most: int, width: int) -> str:
     return f"{'*' * stars:<{width}}"
 
 
-def _marks(loop: LoopFindings, rows: Sequence[Log2Row]) -> list[str]:
+def _marks(loop: Histogram, rows: Sequence[Log2Row]) -> list[str]:
     """What to write beside each row: a bracket along each mode, named at its peak, and the valleys."""
     modes = loop.modality.modes
     if len(modes) < 2:

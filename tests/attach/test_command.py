@@ -82,7 +82,7 @@ def test_a_second_is_refused_and_names_the_first(tmp_path: Path) -> None:
         first = attached(target, cwd=tmp_path)
         code, said = executed(str(target.pid), "-o", "second.stall", cwd=tmp_path)
         assert code == 3
-        assert f"process number {first.pid}" in said
+        assert f"(process {first.pid})" in said
         assert not (tmp_path / "second.stall").exists()
         assert "_stallscope_agent" in target.report()["modules"]
         first.send_signal(signal.SIGINT)

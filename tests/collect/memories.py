@@ -28,7 +28,7 @@ class HandMadeMemory:
 
     def reader(self) -> MemoryReader:
         """A reader of it; takes a descriptor of its own."""
-        return MemoryReader(os.dup(self.fd))
+        return MemoryReader.of(os.dup(self.fd))
 
     def text(self, at: int, text: bytes) -> None:
         """Bytes at a byte offset."""

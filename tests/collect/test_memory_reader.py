@@ -125,7 +125,7 @@ def test_the_progress_of_a_hung_iteration() -> None:
 def test_a_foreign_memory_is_refused(memory: Callable[[], HandMadeMemory]) -> None:
     descriptor = os.dup(memory().fd)
     with pytest.raises(NotObservable, match="version"):
-        MemoryReader(descriptor)
+        MemoryReader.of(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)  # it was closed all the same
 
