@@ -204,6 +204,7 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
+        self.nameless: Dict[int, int] = {}  # slots of loops that are not named yet, and since when they are known, ns
         self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None
         self.slots = LoopSlots(self.memory, layout.UNDECLARED if self.config.get("pulse") else layout.LOOPS)

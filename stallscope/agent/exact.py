@@ -24,6 +24,7 @@ _BY_FRAME = (
     ("/twisted/internet/", "twisted"),
     ("/asyncio/", "asyncio"),
 )
+_DECLARED_NS = 1_000_000_000  # asyncio's own loops are declared by the first handler that runs after we came
 _RUNNERS = {"twisted": ("mainLoop", "/twisted/internet/base.py"), "gevent": ("run", "/gevent/hub.py")}
 
 
@@ -38,12 +39,23 @@ def waits_for_gil(agent: Any, state: Any) -> bool:
     return bool(call and agent.pulse.names[call - 1] == "gil")
 
 
-def name_undeclared(agent: Any) -> None:
-    """Open and close the states of loops that the pulse found by itself, and learn their stacks at rest."""
+def name_undeclared(agent: Any, now: int, finishing: bool) -> None:
+    """Open and close the states of loops that the pulse found by itself, and learn their stacks at rest.
+
+    One of asyncio's has no name for a while, unless there is no time left: its next handler declares it, and what was
+    counted moves to its own slot, as long as nobody has read the first one.
+    """
     known = {state.loop_at for state in agent.open_loops}
+    before, agent.nameless = agent.nameless, {}
     for loop_at, tid, ident, path in agent.pulse.undeclared():
-        if loop_at not in known:
-            _open(agent, loop_at, tid, ident, path)
+        if loop_at in known:
+            continue
+        since = before.get(loop_at, now)
+        kind = _kind_of(path, walk(sys._current_frames().get(ident)))
+        if kind == "asyncio" and now - since < _DECLARED_NS and not finishing:
+            agent.nameless[loop_at] = since
+        else:
+            _open(agent, loop_at, tid, ident, kind)
     for state in list(agent.open_loops):
         if type(state) is Undeclared and not state.running():
             agent.open_loops.remove(state)
@@ -86,10 +98,19 @@ def close_at_exit(agent: Any) -> None:
             agent.close_loop(state, monotonic_ns())
 
 
-def _open(agent: Any, loop_at: int, tid: int, ident: int, path: str) -> None:
+def loop_of(agent: Any, slot_at: int) -> Any:
+    """The state of the loop in that slot; of one that had no name yet, what it was declared as. None: not known."""
+    known = agent.exact_loops.get(slot_at)
+    if known is not None:
+        return known
+    tid = agent.memory.cells[slot_at // layout.CELL + layout.L_TID]
+    return next((state for state in list(agent.open_loops) if state.exact and state.tid == tid), None)
+
+
+def _open(agent: Any, loop_at: int, tid: int, ident: int, kind: str) -> None:
     state = Undeclared(agent.memory.cells, loop_at, tid, ident)
     state.resting = _stack_at_rest(state)
-    state.kind = _kind_of(path, walk(sys._current_frames().get(ident)))
+    state.kind = kind
     slots.name(agent.memory, loop_at, slots.identity_of(state.kind, "", ident, tid))
     agent.open_loops.append(state)
     agent.exact_loops[loop_at] = state

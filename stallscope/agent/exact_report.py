@@ -26,8 +26,9 @@ def of_exact(agent: Any, state: Any, stall: ExactStall, progress: Any, holders: 
     spans = progress.spans if sampled else exact_spans.of_exact(stall)
     parts, task, told = state.told(stall.start_ns) if state is not None else ([], None, None)
     pauses = agent.pauses.within(state.ident, stall.start_ns, stall.end_ns) if state is not None else []
+    slot_at = stall.slot_at if state is None else state.loop_at
     record: Dict[str, object] = {
-        "loop": (stall.slot_at - layout.LOOPS_AT) // layout.LOOP_BYTES,
+        "loop": (slot_at - layout.LOOPS_AT) // layout.LOOP_BYTES,
         "start": stall.start_ns,
         "end": stall.end_ns,
         "task": stall.task or task or (progress.task if progress is not None else None),

@@ -276,11 +276,11 @@ class Watchdog:
     def _take_exact(self, now: int, finishing: bool = False) -> None:
         """What the pulse has measured since the last look."""
         agent = self._agent
-        exact.name_undeclared(agent)
+        exact.name_undeclared(agent, now, finishing)
         self._holders.look([state.ident for state in agent.open_loops if exact.waits_for_gil(agent, state)])
         stalls, seen = agent.pulse.take(finishing)
         for stall in stalls:
-            state = agent.exact_loops.get(stall.slot_at)
+            state = exact.loop_of(agent, stall.slot_at)
             progress = self._sampled.pop((stall.slot_at, stall.start_ns), None)
             if not self._within_rate(stall.end_ns):
                 self._memory.cells[layout.H_SUPPRESSED] += 1

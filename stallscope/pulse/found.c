@@ -150,6 +150,7 @@ static struct thread *may_become_loop(struct thread *t, int epoll_fd)
     t->epoll_fd = epoll_fd;
     t->declared = false;
     t->waited_ns = 0;
+    t->met_in = starts;
     return t;
 }
 
@@ -167,7 +168,7 @@ struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
         has_no_structure(epoll_fd);
         return NULL;
     }
-    if (!t->runs && t->epoll_fd != epoll_fd)
+    if (!t->runs && (t->epoll_fd != epoll_fd || t->met_in != starts))  /* what it did while we were away is no iteration */
         return may_become_loop(t, epoll_fd);
     t->epoll_fd = epoll_fd;
     t->declared = false;

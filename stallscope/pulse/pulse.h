@@ -220,6 +220,7 @@ struct thread {
     uintptr_t ident;              /* CPython's name for it, which is libc's */
     _Atomic int used;             /* 0: free for another thread */
     uint64_t waited_ns;           /* return of the first wait of what may become a loop */
+    unsigned met_in;              /* the start of the pulse in which that was */
     uint64_t own_slot_at, own_epoch;  /* where its loop was that nobody declared, for the next one of that library */
     uint64_t rest;                /* the code object (its address) in which the loop is run; 0: not known */
 };

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from stallscope.agent.layout import bounds_ns
 from stallscope.attach.facts import Facts
 from stallscope.attach.payload import modules_for
+from stallscope.recording.reader import read
 from tests.attach.programs import program
 from tests.attach.targets import PULSE, Client, Target, assert_seen, running, stay
 from tests.interpreters import every_version, require
@@ -32,6 +35,15 @@ async def main():
     print("ready", flush=True)
     while True:
         await asyncio.sleep(0.001)
+asyncio.run(main())
+"""
+# Waits nearly all of its time, so that it is left in the middle of a wait.
+WAITING = """
+import asyncio
+async def main():
+    print("ready", flush=True)
+    while True:
+        await asyncio.sleep(0.02)
 asyncio.run(main())
 """
 CYCLES = 10  # of many more, which python -m tests.zoo.attach_matrix makes
@@ -97,3 +109,23 @@ def test_a_wait_that_the_program_wraps_while_we_are_there_is_its_own(executable:
                 process.stdin.flush()
                 assert process.stdout.readline() == b"wrapped\n"
         assert process.poll() is None
+
+
+def test_the_time_between_two_stays_is_no_iteration(tmp_path: Path) -> None:
+    with program(sys.executable, "-c", WAITING) as process:
+        modules = modules_for(Facts(process.pid))
+        for _ in range(CYCLES):
+            with stay(process, tmp_path / "x.stall", modules) as (collector, _):
+                assert_seen(collector)
+            recording = read(tmp_path / "x.stall")
+            longest_ns = max(bounds_ns(bucket)[0] for loop in recording.loops for bucket in loop.counts)
+            assert longest_ns < recording.ended_ns - recording.started_ns
+
+
+def test_a_busy_loop_is_one_loop(tmp_path: Path) -> None:
+    with running(sys.executable, "cpu") as target:
+        modules = modules_for(Facts(target.pid))
+        for _ in range(2 * CYCLES):
+            with stay(target, tmp_path / "x.stall", modules) as (collector, _):
+                assert_seen(collector)
+            assert [loop.kind for loop in read(tmp_path / "x.stall").loops] == ["asyncio"]
