@@ -61,14 +61,19 @@ def payload_of(modules: Modules, config: Mapping[str, object], pulse: bytes | No
 
 
 def starter(name: str) -> bytes:
-    """The text that the main thread runs: leaves no name in ``__main__``, and lets no exception out."""
+    """The text that the main thread runs: it starts a thread with the bootstrap's text, leaves no name in ``__main__``,
+    and lets no exception out.
+
+    What it costs is the program's pause. What failed: to run the bootstrap's text itself here, which is compiled first
+    (0.8 to 1.3 ms, against 0.2).
+    """
     tree = ast.parse((_BOOT / "bootstrap.py").read_text())
-    bodies: list[ast.Module | ast.FunctionDef] = [tree]
-    bodies += [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    for body in bodies:
-        body.body = body.body[1:]  # their docstrings
-    text = ast.unparse(tree)
-    return f"try:\n exec({text!r}, {{'NAME': {name!r}}})\nexcept BaseException:\n pass\n".encode()
+    tree.body = tree.body[1:]  # its docstring
+    running = "m and m._get_running_loop(), t.get_ident(), t.get_native_id()"
+    space = f"{{'NAME': {name!r}, 'running': ({running})}}"
+    start = f"(lambda t, m: t.start_new_thread(exec, ({ast.unparse(tree)!r}, {space})))"
+    given = "(__import__('_thread'), __import__('sys').modules.get('asyncio.events'))"
+    return f"try:\n {start}{given}\nexcept BaseException:\n pass\n".encode()
 
 
 def _interpreter(facts: Facts) -> tuple[list[str], dict[str, Any]]:

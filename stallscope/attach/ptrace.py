@@ -62,6 +62,8 @@ class Thread:
         self._machine = this_machine()
         self._general = Struct(f"<{len(self._machine.fields)}Q")
         self.asked_ns = 0  # when the latest stop was asked for, on CLOCK_MONOTONIC
+        self._room = bytearray(b"\1" * _EXTENDED_MAX)  # pages that are there before the thread is stopped
+        self._room_at = ctypes.addressof((ctypes.c_char * _EXTENDED_MAX).from_buffer(self._room))
 
     def __enter__(self) -> Thread:
         _ptrace(_SEIZE, self._tid)
@@ -119,10 +121,9 @@ class Thread:
         _ptrace(_SETREGSET, self._tid, _PRSTATUS, ctypes.addressof(vector))
 
     def _get(self, kind: int, room: int) -> bytes:
-        buffer = ctypes.create_string_buffer(room)
-        vector = _Vector(ctypes.addressof(buffer), room)
+        vector = _Vector(self._room_at, room)
         _ptrace(_GETREGSET, self._tid, kind, ctypes.addressof(vector))
-        return buffer.raw[: vector.length]
+        return bytes(memoryview(self._room)[: vector.length])
 
     def _go_on(self, number: int) -> None:
         self._stopped = False

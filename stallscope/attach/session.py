@@ -32,8 +32,8 @@ class Boarded:
     """How the agent came aboard, and the longest time for which the target was held up, in ns.
 
     ``stop_ns`` is that of the thread that was turned aside, for at most ``waited_ns`` of which it was ready and had
-    no processor; ``piece_ns`` is the longest piece of the agent's own start, for which the interpreter's lock was held
-    in another thread.
+    no processor (where the source is queued, without the tenth of a millisecond in which it then runs); ``piece_ns``
+    is the longest piece of the agent's own start, for which the interpreter's lock was held in another thread.
     """
 
     method: str
