@@ -131,6 +131,12 @@ class Aarch64(Machine):
         around = read(now["pc"] - 4, 8)
         return now["x8"] if _SVC in (around[:4], around[4:]) and now["x8"] < _CALLS else None
 
+    def targets(self, at: int, code: bytes) -> set[int]:
+        """By ``b`` and ``bl``, whose low 26 bits count instructions."""
+        words = [int.from_bytes(code[n : n + 4], "little") for n in range(0, len(code) - 3, 4)]
+        jumps = [(n, word & 0x3FFFFFF) for n, word in enumerate(words) if word & 0x7C000000 == 0x14000000]
+        return {at + 4 * (n + (far - (1 << 26) if far >> 25 else far)) for n, far in jumps}
+
     def resume(self, now: Registers, call: int | None) -> Registers:
         """As it is: the kernel has gone back already. A sleep of a relative time then begins anew."""
         return now

@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 import re
+import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +22,9 @@ _HEADER = Struct("<HHIQQQIHHHHHH")  # after e_ident
 _SEGMENT = Struct("<IIQQQQQQ")
 _SECTION = Struct("<IIQQQQIIQQ")
 _SYMBOL = Struct("<IBBHQQ")
+_UNWINDING = 0x6474E550  # PT_GNU_EH_FRAME
+_USUAL_ENCODINGS = bytes((0x1B, 0x03, 0x3B))  # of the table: offsets in 4 bytes, from here, counted in 4 bytes
+_SMALL = 64
 _LOAD, _SYMTAB, _DYNSYM, _EXECUTABLE, _WRITABLE, _FIXED = 1, 2, 11, 1, 2, 2
 
 
@@ -99,10 +104,36 @@ class Elf:
         found = pattern.search(self._data)
         return found[1].decode() if found else None
 
+    def bytes_at(self, address: int, size: int) -> bytes:
+        """What the file has there; nothing where that is no part of it."""
+        for segment in self._loads:
+            if segment[3] <= address < segment[3] + segment[5]:
+                at = address - segment[3] + segment[2]
+                return self._data[at : at + size]
+        return b""
+
+    def function_at(self, address: int) -> tuple[int, int]:
+        """[low, high) of the function that holds an address, static ones too, by the table for unwinding (LSB,
+        "Exception Frames", .eh_frame_hdr); a few bytes where there is none."""
+        starts = self._function_starts
+        at = bisect_right(starts, address)
+        return (starts[at - 1], starts[at]) if 0 < at < len(starts) else (address, address + _SMALL)
+
     @cached_property
+    def _function_starts(self) -> list[int]:
+        home = next((segment[3] for segment in self._segments if segment[0] == _UNWINDING), None)
+        if home is None or self.bytes_at(home, 4)[1:] != _USUAL_ENCODINGS:
+            return []
+        count = int.from_bytes(self.bytes_at(home + 8, 4), "little")
+        return sorted(home + start for start, _ in struct.iter_unpack("<ii", self.bytes_at(home + 12, 8 * count)))
+
+    @cached_property
+    def _segments(self) -> list[tuple[int, ...]]:
+        return [_SEGMENT.unpack_from(self._data, self._segments_at + 56 * n) for n in range(self._segment_count)]
+
+    @property
     def _loads(self) -> list[tuple[int, ...]]:
-        rows = (_SEGMENT.unpack_from(self._data, self._segments_at + 56 * n) for n in range(self._segment_count))
-        return [row for row in rows if row[0] == _LOAD]
+        return [segment for segment in self._segments if segment[0] == _LOAD]
 
     @cached_property
     def _sections(self) -> list[tuple[int, ...]]:

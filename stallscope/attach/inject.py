@@ -21,6 +21,9 @@ from stallscope.attach.machine import FUNCTIONS, RECORD, SOURCE_PAGE, Places, St
 from stallscope.attach.ptrace import RefusedError, Thread
 from stallscope.errors import NotObservable
 
+_CALLS_PENDING = {"Py_MakePendingCalls", "_PyEval_MakePendingCalls"}
+_PENDING = {"Py_AddPendingCall", "_PyEval_AddPendingCall", "make_pending_calls", "_make_pending_calls"} | _CALLS_PENDING
+_NEAR = 8192  # a static function of the same source file stands no further from them
 _TRIES = 200
 _PAUSE_S = 0.002  # between two tries
 _RETURN_S = 1.0  # how long the way round is watched for its end
@@ -60,8 +63,7 @@ class Plan:
             raise ValueError(f"a source of {len(source)} bytes is more than the page that a queued one has")
         self.places = Places(code_at, record_at, functions, source + b"\0")
         self.loader = [m for m in self.maps if os.path.basename(m.path).startswith(("ld-", "ld."))]
-        start = functions["Py_AddPendingCall"]
-        self.pending = (start, start + max(python.elf.symbols(["Py_AddPendingCall"])["Py_AddPendingCall"][1], 64))
+        self.pending = _with_pending_lock(python, self.machine)
 
     def ran(self) -> None:
         """The queued source has run: its page may be used again. Until then a second one would cut into the first."""
@@ -71,6 +73,23 @@ class Plan:
             if page:
                 memory.seek(page)
                 memory.write(b"\0")
+
+
+def _with_pending_lock(python: elf.Module, cpu: machine.Machine) -> list[tuple[int, int]]:
+    """[low, high) of each function in which the interpreter takes the lock of its pending calls, CPython 3.8 to 3.15.
+
+    The one that makes the calls has no name in a stripped program: there it is one that the exported functions call.
+    """
+    found = python.elf.symbols(_PENDING)
+    spans = [(value, value + max(size, 64)) for value, size in found.values()]
+    if "make_pending_calls" not in found:
+        for name in _CALLS_PENDING & set(found):
+            low, size = found[name]
+            targets = cpu.targets(low, python.elf.bytes_at(low, size))
+            spans += [
+                python.elf.function_at(at) for at in targets if abs(at - low) < _NEAR and not low <= at < low + size
+            ]
+    return [(low + python.bias, high + python.bias) for low, high in spans]
 
 
 def _functions(pid: int, python: elf.Module, by_path: Mapping[str, list[elf.Mapped]]) -> dict[str, int]:
@@ -203,12 +222,12 @@ class _Target:
         return 0 if os.pread(self._memory, 1, page) != b"\0" else page
 
     def _in_pending(self, stopped: Stopped) -> bool:
-        """Whether the thread is inside ``Py_AddPendingCall``, whose lock it then may hold."""
-        low, high = self._plan.pending
+        """Whether the thread may hold the lock of the pending calls, for which ``Py_AddPendingCall`` would wait for
+        ever: it is adding one, or making them (where another would not be made before these are done, anyway)."""
         cpu, now = self._plan.machine, stopped.registers
         words = self._read(now[cpu.sp], 1024)
         held = (int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8))
-        return any(low <= word < high for word in (now[cpu.pc], *held))
+        return any(low <= word < high for word in (now[cpu.pc], *held) for low, high in self._plan.pending)
 
 
 def _run_delay_ns(pid: int) -> int:

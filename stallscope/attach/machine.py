@@ -84,6 +84,10 @@ class Machine:
         """The system call that the thread is in; None when it is in code of the program."""
         raise NotImplementedError
 
+    def targets(self, at: int, code: bytes) -> set[int]:
+        """The addresses that code at ``at`` may call or jump to directly; some may be none."""
+        raise NotImplementedError
+
     def resume(self, now: Registers, call: int | None) -> Registers:
         """The registers to go on with after the way round. A call that was cut short is made again; one that reports
         EINTR (``epoll_wait``) reports it: programs must cope, and know better how long to go on waiting."""

@@ -11,6 +11,7 @@ block lies on the thread's own stack, below the red zone. What failed: a page go
 
 from __future__ import annotations
 
+import re
 from struct import Struct
 
 from stallscope.attach.machine import FUNCTIONS, SOURCE_PAGE, Machine, Places, Read, Registers, Stopped, Turn, negative
@@ -138,6 +139,13 @@ class X8664(Machine):
     def call_of(self, now: Registers, read: Read) -> int | None:
         """The kernel keeps the number until the thread goes on."""
         return None if negative(now["orig_rax"]) < 0 else now["orig_rax"]
+
+    def targets(self, at: int, code: bytes) -> set[int]:
+        """By the opcodes of ``call``, ``jmp`` and short ``jmp``, wherever their bytes stand."""
+        near = [match.start() for match in re.finditer(b"[\xe8\xe9]", code) if match.start() + 5 <= len(code)]
+        short = [match.start() for match in re.finditer(b"\xeb", code) if match.start() + 2 <= len(code)]
+        found = {at + n + 5 + int.from_bytes(code[n + 1 : n + 5], "little", signed=True) for n in near}
+        return found | {at + n + 2 + int.from_bytes(code[n + 1 : n + 2], "little", signed=True) for n in short}
 
     def resume(self, now: Registers, call: int | None) -> Registers:
         """A call is made again by going back over its two bytes."""

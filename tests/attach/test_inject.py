@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from stallscope.attach import session
+from stallscope.attach import elf, session
 from stallscope.attach.facts import Facts
-from stallscope.attach.inject import Plan, inject
+from stallscope.attach.inject import Plan, _with_pending_lock, inject
+from stallscope.attach.machine import this_machine
 from stallscope.attach.payload import modules_for
 from stallscope.errors import NotObservable
 from tests.attach.targets import PATIENCE_S, running, stay
+from tests.interpreters import every_version, require
 from tests.zoo.attach_matrix import Row, cycle
 
 pytestmark = pytest.mark.usefixtures("ptrace")
@@ -55,3 +57,22 @@ def test_any_source_runs_in_the_main_thread(tmp_path: Path) -> None:
     assert not injected.queued
     process.communicate(b"\n", timeout=PATIENCE_S)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("version", every_version())
+def test_whoever_takes_the_lock_of_pending_calls_is_known_in_a_stripped_program_too(
+    version: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(require(version).executable, "idle") as target:
+        python = Facts(target.pid).python
+    assert python is not None
+    static = {"make_pending_calls", "_make_pending_calls"}
+    named = python.elf.symbols(static)
+    if not named:
+        pytest.skip("this interpreter is stripped itself")
+    low, size = named.get("_make_pending_calls") or named["make_pending_calls"]  # 3.13 takes them out in the former
+    symbols = elf.Elf.symbols
+    monkeypatch.setattr(elf.Elf, "symbols", lambda of, names: symbols(of, set(names) - static))
+    spans = _with_pending_lock(python, this_machine())
+    assert any(first <= low + python.bias and low + size + python.bias <= last for first, last in spans)
+    assert all(last - first < 4096 for first, last in spans)
