@@ -26,7 +26,7 @@ from .watchdog import Ended, Watchdog
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
 
 class Agent:
@@ -35,7 +35,8 @@ class Agent:
     ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid`` (0: not to be seen from here),
     ``follow``; and ``attached``, true in a process that runs already: then the watchdog works at once, until it is
     asked to leave. In such a process ``brought`` are the library's modules that were imported for our sake,
-    ``running`` is the main thread's (loop or None, identity, number), and ``hand_over`` stands in for the socket.
+    ``running`` is the main thread's (loop or None, identity, number), ``hand_over`` stands in for the socket,
+    ``rest`` lets the program run between two steps of the start, and ``freely`` calls what lets it run by itself.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -45,6 +46,8 @@ class Agent:
         self.owner_pid: int = config["owner_pid"]
         self.attached: bool = config.get("attached", False)
         self.brought: List[str] = config.get("brought", [])
+        self._rest = config.pop("rest", _nothing)
+        self._freely = config.pop("freely", _called)
         self._hooks: Optional[AsyncioHooks] = None
         self._library_hooks: List[Any] = []
         self._forked = False  # we came here from a parent that was observed
@@ -66,6 +69,7 @@ class Agent:
             when_imported("twisted.internet.base", self._hook_twisted)
         when_imported("trio._core._run", self._hook_trio)
         if self.attached:
+            self._rest()
             if self._hooks is not None:
                 self._hooks.adopt_running(*self.config.pop("running"))
             self.watchdog.wake()
@@ -217,7 +221,8 @@ class Agent:
         if not path or self.pulse is not None or not self.alive[0]:
             return
         pulse = load(path)
-        if pulse is not None and pulse.start(self.memory.mapping, self.threshold_ns):
+        self._rest()
+        if pulse is not None and self._freely(partial(pulse.start, self.memory.mapping, self.threshold_ns)):
             self.pulse = pulse
             no_longer(self._library_imported)
             self.memory.cells[layout.H_PULSE] = 1
@@ -249,6 +254,7 @@ class Agent:
             return
         try:
             self._begin_pulse()
+            self._rest()
             if self.pulse is not None:
                 self.pulse.know_asyncio()
             self._hooks = AsyncioHooks(self)
@@ -293,6 +299,14 @@ class Agent:
         version = ".".join(str(part) for part in sys.version_info[:3])
         runtime = f"{'CPython' if sys.implementation.name == 'cpython' else sys.implementation.name} {version}"
         return text.encode({"pid": self._pid, "parent": os.getppid(), "runtime": runtime})
+
+
+def _nothing() -> None:
+    """No rest."""
+
+
+def _called(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 _getpid = os.getpid

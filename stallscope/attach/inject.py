@@ -217,7 +217,7 @@ class _Target:
     def _free_page(self) -> int:
         """The page of an earlier queued source that was run to its end; 0 when there is none."""
         page = self._record()[1]
-        if not page or not elf.is_mapped(self._maps, page, page + elf.PAGE, "rw"):
+        if not page or not elf.is_mapped(self._maps, page, page + SOURCE_PAGE, "rw"):
             return 0
         return 0 if os.pread(self._memory, 1, page) != b"\0" else page
 

@@ -28,7 +28,8 @@ FUNCTIONS = (
 )  # fmt: skip
 """Functions of the interpreter that the code calls, in the order of the block; ``_Py_IsFinalizing`` before 3.13."""
 
-SOURCE_PAGE = 4096
+SOURCE_PAGE = 8192
+"""Room for a source: the bootstrap's code as a literal takes up to 5,700 bytes."""
 _WORD = 1 << 64
 
 

@@ -33,13 +33,20 @@ class Boarded:
 
     ``stop_ns`` is that of the thread that was turned aside, for at most ``waited_ns`` of which it was ready and had
     no processor (where the source is queued, without the tenth of a millisecond in which it then runs); ``piece_ns``
-    is the longest piece of the agent's own start, for which the interpreter's lock was held in another thread.
+    is the longest piece of the agent's own start, for which the interpreter's lock was held in another thread, and
+    ``piece_ran_ns`` the most that a piece ran.
     """
 
     method: str
     stop_ns: int
     waited_ns: int
     piece_ns: int
+    piece_ran_ns: int
+
+    @property
+    def own_ns(self) -> int:
+        """The longest of them on a machine that has a processor for everybody."""
+        return max(self.stop_ns - self.waited_ns, self.piece_ran_ns)
 
     @property
     def pause_ns(self) -> int:
@@ -59,15 +66,18 @@ def come_aboard(
         "follow": False, "attached": True,
     }  # fmt: skip
     library = collector.pulse.read_bytes() if collector.pulse is not None else None
-    payload = payload_of(modules or modules_for(facts), config, library)
+    modules = modules or modules_for(facts)
+    payload = payload_of(modules, config, library)
     name = boxes.PREFIX + secrets.token_hex(4)
     with tempfile.TemporaryDirectory(prefix="stallscope-") as directory:
-        arrival = bring(facts, starter(name), method, Path(directory))
+        arrival = bring(facts, starter(name, modules), method, Path(directory))
         box = _box(facts, name)
     with box:
         arrival.ran()
         box.fill(payload)
-        return Boarded(arrival.method, arrival.pause_ns, arrival.waited_ns, _longest_piece(facts, collector, box))
+        said = _last_words(facts, collector, box)
+        pieces_ns = int(said.get("longest_ns", 0)), int(said.get("most_ran_ns", 0))
+        return Boarded(arrival.method, arrival.pause_ns, arrival.waited_ns, *pieces_ns)
 
 
 def _box(facts: Facts, name: str) -> boxes.Box:
@@ -81,14 +91,15 @@ def _box(facts: Facts, name: str) -> boxes.Box:
     return found
 
 
-def _longest_piece(facts: Facts, collector: Collector, box: boxes.Box) -> int:
-    """Take the agent's memory over, and wait for its last words; the longest piece of its start, in ns."""
+def _last_words(facts: Facts, collector: Collector, box: boxes.Box) -> dict[str, Any]:
+    """Take the agent's memory over, and wait for its last words: the longest pieces of its start, in ns."""
     ended, said = _heard(facts, box.said)
     if not ended:
         _take_memory(facts, collector, said)
         box.taken()
         _, said = _heard(facts, box.said)
-    return _judged(facts, said)
+    _judge(facts, said)
+    return said
 
 
 def _heard(facts: Facts, look: Callable[[], tuple[bool, dict[str, Any]] | None]) -> tuple[bool, dict[str, Any]]:
@@ -117,9 +128,10 @@ def _take_memory(facts: Facts, collector: Collector, said: dict[str, Any]) -> No
     collector.take(descriptor, {**greeting, "pid": facts.pid, "parent": facts.parent})
 
 
-def _judged(facts: Facts, said: dict[str, Any]) -> int:
+def _judge(facts: Facts, said: dict[str, Any]) -> None:
+    """Raises NotObservable unless all went well."""
     if "ok" in said:
-        return int(said.get("longest_ns", 0))
+        return
     if "owner" in said:
         raise NotObservable(
             f"process {facts.pid} is observed already, by {observer(int(said['owner']))}: wait for it to end, end it, "

@@ -40,7 +40,7 @@ class Row:
     refused: list[str] = field(default_factory=list)
     pauses_ms: list[float] = field(default_factory=list)
     own_ms: list[float] = field(default_factory=list)
-    """The same without the time for which the main thread was ready and had no processor."""
+    """The same without the time for which a thread was ready and had no processor."""
     ended: str = ""
     grown: str = ""
 
@@ -80,8 +80,7 @@ def _make(target: Target, modules: Modules, path: Path, writing: int) -> None:
     said = "nothing"
     try:
         with stay(target, path, modules) as (_, boarded):
-            own_ns = max(boarded.stop_ns - boarded.waited_ns, boarded.piece_ns)
-            said = f"pause {boarded.pause_ns / 1e6} {own_ns / 1e6}"
+            said = f"pause {boarded.pause_ns / 1e6} {boarded.own_ns / 1e6}"
     except NotObservable as error:
         said = str(error)
     except BaseException as error:

@@ -25,7 +25,7 @@ from time import monotonic_ns, sleep, thread_time_ns
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional, Tuple
+    from typing import Any, Callable, Dict, Optional, Tuple
 
 _NAME = "_stallscope_agent"
 _LATE_ANNOTATIONS = 0x1000000  # __future__.annotations.compiler_flag, since 3.8
@@ -45,17 +45,28 @@ class _Pieces:
     """
 
     def __init__(self, before_ns: int) -> None:
-        self.longest_ns = before_ns
+        self.longest_ns = self.most_ran_ns = before_ns  # the latter with a processor throughout
         self._waits = _waits()
         self._begun, self._ran_ns = monotonic_ns(), thread_time_ns()
 
     def rest(self, wait_s: float = _REST_S) -> None:
         """Let the program run."""
-        length_ns, ran_ns = monotonic_ns() - self._begun, thread_time_ns() - self._ran_ns
-        if length_ns > self.longest_ns:
-            self.longest_ns = max(self.longest_ns, min(length_ns, self._held_ns(length_ns, ran_ns)))
+        self._end()
         sleep(wait_s)
         self._begun, self._ran_ns = monotonic_ns(), thread_time_ns()
+
+    def freely(self, work: Callable[[], Any]) -> Any:
+        """Do what gives up the interpreter's lock for nearly all of its time: it is no piece."""
+        self._end()
+        done = work()
+        self._begun, self._ran_ns = monotonic_ns(), thread_time_ns()
+        return done
+
+    def _end(self) -> None:
+        length_ns, ran_ns = monotonic_ns() - self._begun, thread_time_ns() - self._ran_ns
+        self.most_ran_ns = max(self.most_ran_ns, min(length_ns, ran_ns))
+        if length_ns > self.longest_ns:
+            self.longest_ns = max(self.longest_ns, min(length_ns, self._held_ns(length_ns, ran_ns)))
 
     def _held_ns(self, length_ns: int, ran_ns: int) -> int:
         before, self._waits = self._waits, _waits()
@@ -91,7 +102,7 @@ def board(box: int, running: Tuple[Any, int, int], before_ns: int) -> None:
         _remove()
         said = {"error": "%s: %s" % (type(error).__name__, error)}
     pieces.rest(0.0)
-    said["longest_ns"] = pieces.longest_ns
+    said["longest_ns"], said["most_ran_ns"] = pieces.longest_ns, pieces.most_ran_ns
     try:
         if os.fstat(box).st_ino == inode:  # a program that closes all descriptors may have a file of its own there
             _say(box, said, _ENDED)
@@ -114,6 +125,7 @@ def _come_aboard(given: Dict[str, Any], box: int, running: Any, pieces: _Pieces)
     library = _library(given.get("pulse"))
     path = library and "/proc/self/fd/%d" % library
     config = dict(given["config"], brought=brought, running=running, pulse=path)
+    config["rest"], config["freely"] = pieces.rest, pieces.freely
     config["hand_over"] = lambda memory, greeting: _hand_over(box, memory.fd, greeting, pieces)
     pieces.rest()
     agent = sys.modules[_NAME].start(config)

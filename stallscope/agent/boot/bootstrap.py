@@ -1,8 +1,8 @@
 """The first that runs of us in a process that runs already, in a thread of its own: waits for ``boarding``.
 
-This file is the text of that thread, compiled in it: the main thread, which is stopped meanwhile, does no more than
-start it (``attach.payload.starter``). It takes what it needs in a namespace of its own that holds ``NAME``, the box's
-name, and ``running`` (the main thread's loop or None, identity and number). Every name here is the text's length.
+The main thread, which is stopped meanwhile, does no more than start it (``attach.payload.starter``), with this code, or
+with its text where nothing compiles for the program. It runs in a namespace of its own that holds ``NAME``, the box's
+name, and ``running`` (the main thread's loop or None, identity and number).
 """
 
 try:
@@ -10,7 +10,7 @@ try:
     from marshal import loads
     from time import monotonic, sleep, thread_time_ns
 
-    spent = thread_time_ns()  # to compile this
+    spent = thread_time_ns()  # where this was compiled first
     if hasattr(p, "memfd_create"):
         box = p.memfd_create(NAME, 1)  # type: ignore[name-defined]  # noqa: F821
     else:  # built for an old C library

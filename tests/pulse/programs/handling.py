@@ -201,6 +201,7 @@ def leaving() -> Found:
     handle = asyncio.Handle(seen.append, (2,), loop)
     kept(handle)
     again = Aboard()
+    run(loop, lambda: None)  # by which it is met again
     run(loop, lambda: spin(MS))
     counted = again.calls()["leaving.<locals>.<lambda>"]
     again.leave()
