@@ -18,9 +18,9 @@ def at_ns_of(found: re.Match[bytes]) -> int:
 
 
 def ns_of(seconds: bytes) -> int:
+    if seconds[-7] == 46:  # a point before six digits
+        return int(seconds.replace(b".", b"")) * 1000
     whole, _, fraction = seconds.partition(b".")
-    if len(fraction) == 6:
-        return int(whole + fraction) * 1000
     return int(whole) * 10**9 + int(fraction.ljust(9, b"0"))
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer
-from stallscope.ingest.perf_events import LOST, PREFIX, at_ns_of, program_of
+from stallscope.ingest.perf_events import LOST, PREFIX, at_ns_of, ns_of, program_of
 from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
 from stallscope.ingest.run_queue import RunQueue
 from stallscope.ingest.source import Source
@@ -38,21 +38,24 @@ SCAN = re.compile(
     rb"syscalls:sys_(?:enter_(?!(?:" + _WAIT_NAMES + rb"):)\w+:[^\n]*|"
     rb"exit_(?!(?:" + _WAIT_NAMES + rb"):)\w+: 0x[0-9a-f]{1,16})|"
     rb"(?!raw_syscalls:|syscalls:)\w+:\w+:[^\n]*)\n)"
-    # … and the common waits are read at once.
+    # … and the common waits are read at once, both events where nothing came between them …
     rb"(?:" + PREFIX + rb"(?:"
-    rb"raw_syscalls:sys_enter: NR (232|281) \(([0-9a-f]{1,8}), [0-9a-f]+, [0-9a-f]+, ([0-9a-f]+), [0-9a-f, ]*\)(?=\n)|"
+    rb"raw_syscalls:sys_enter: NR (232|281) \(([0-9a-f]{1,8}), [0-9a-f]+, [0-9a-f]+, (?:(0)|[0-9a-f]+), [0-9a-f, ]*\)"
+    rb"(?:\n\1[ /]\2 +\[\d{1,5}\] +(\d{1,10}\.\d{6,9}): +raw_syscalls:sys_exit: NR \4 = (?!-51[2-6]\n)-?\d+)?(?=\n)()|"
     rb"syscalls:sys_enter_(epoll_p?wait): epfd: 0x([0-9a-f]{8}), events: 0x[0-9a-f]+, maxevents: 0x[0-9a-f]{8}, "
-    rb"timeout: 0x([0-9a-f]{8,16})(?:, [^\n]*)?(?=\n)|"
+    rb"timeout: 0x(?:(0{8}(?:0{8})?(?![0-9a-f]))|[0-9a-f]{8,16})(?:, [^\n]*)?"
+    rb"(?:\n\1[ /]\2 +\[\d{1,5}\] +(\d{1,10}\.\d{6,9}): +syscalls:sys_exit_\9: 0x[0-9a-f]+)?(?=\n)()|"
     rb"(?:raw_syscalls:sys_exit: NR (232|281) = (?!-51[2-6]\n)-?\d+|"
     rb"syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
     rb"|([^\n]+))"
 )
-"""Groups: program, thread, seconds; of an entry number, descriptor and timeout, or name and the same; of an exit number
-or name; and any other line that tells something."""
-RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 6, 9, 10, 11
+"""Groups: program, thread, seconds; of an entry number, descriptor, `0` for a timeout of zero, seconds of its exit if that
+comes next, and nothing, or name and the same; of an exit number or name; and any other line that tells something."""
+RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 8, 13, 14, 15
 """The last group of each (`Match.lastindex`)."""
 FIRST = re.compile(rb"(?:\w+: 0x)?([0-9a-f]{1,16})(?![0-9a-z])")
 RESTARTS = re.compile(rb"-51[2-6]")
+_WAIT_OF = {b"232": "epoll_wait", b"281": "epoll_pwait", b"epoll_wait": "epoll_wait", b"epoll_pwait": "epoll_pwait"}
 SIGRETURN = b"-1"
 """The number with which rt_sigreturn() is left: that of no call."""
 THREADS = re.compile(rb"\n([^\[\n]{1,60})\[")
@@ -117,26 +120,29 @@ class Reader:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
-        self.lines.update(count_by(THREADS, b"\n", b"[", text, self.lines))
+        self.lines.update(count_by(THREADS, b"\n", b"[", text, self.window.added, self.lines))
         self.scheduled = self.scheduled or b" sched:sched_switch:" in text
         for found in SCAN.finditer(text):
             kind = found.lastindex or 0
             if kind in (RAW_ENTRY, ENTRY):
                 self._entered(found, kind, base)
             elif kind in (RAW_EXIT, EXIT):
-                name = "epoll_wait" if found[kind] in (b"232", b"epoll_wait") else "epoll_pwait"
-                self._exit(self._thread(found), at_ns_of(found), name, base + found.end() - 1)
+                self._exit(self._thread(found), at_ns_of(found), _WAIT_OF[found[kind]], base + found.end())
             else:
                 self._parse(found[kind], base + found.start())
         if last := EVENT.match(text, text.rfind(b"\n", 0, -1) + 1):
             self.now_ns = at_ns_of(last)
 
     def _entered(self, found: re.Match[bytes], kind: int, base: int) -> None:
-        """A loop's usual wait begins."""
-        thread, at_ns = self._thread(found), at_ns_of(found)
-        name = "epoll_wait" if found[kind - 2] in (b"232", b"epoll_wait") else "epoll_pwait"
-        waits = thread.enter_wait(int(found[kind - 1], 16), at_ns, base + found.start())
-        self.begun[thread] = name, waits, int(found[kind], 16) == 0
+        """A loop's usual wait begins, and may be over in the next line."""
+        token, entered, name, descriptor, zero, left = found.group(2, 3, kind - 4, kind - 3, kind - 2, kind - 1)
+        thread, key = self.threads.get(token) or self._thread(found), int(descriptor, 16)
+        if left is not None:
+            self.begun.pop(thread, None)
+            thread.turn(key, ns_of(entered), ns_of(left), zero is not None, found, base)
+        else:
+            waits = thread.enter_wait(key, ns_of(entered), base + found.start())
+            self.begun[thread] = _WAIT_OF[name], waits, zero is not None
 
     def _parse(self, line: bytes, at: int) -> None:
         found = EVENT.fullmatch(line)

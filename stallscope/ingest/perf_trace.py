@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 
 from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
@@ -30,7 +31,6 @@ DIGEST = re.compile(
     rb"(?:(\w+)\((.*)\) += ([^=]*)| ?\.\.\. \[continued\]: (\w+)\(\)\) += (.*)|(\w+)\((.*?)\)? +\.\.\.)"
 )
 """The same, the common kind first."""
-_PREFIX = rb" *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): (?:([^(\n]{0,16}/\d{1,10}) +)?"
 _TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl", "poll", "ppoll"})
 _SOME = rb"fcntl\([^\n]*DUPFD|p?poll\((?![^\n]*nfds: 1[,)])"
 """Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
@@ -38,24 +38,41 @@ _RETURNS = rb"\) += (?=[^\n=]*\n)"
 """Linux 6.1 prints nothing for what wait4() returns when no child has changed."""
 SANE = 14
 """Digits of a duration; a clock that went backwards gives one of 5,800 years."""
-SCAN = re.compile(
-    # A finished call that neither ends an iteration nor changes a descriptor is passed over (what follows `[^\n]*` is
-    # a literal each time, to which the engine jumps back; a choice there took twice as long) …
-    rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): (?:[^(\n]{0,16}/\d{1,10} +)?(?:"
-    rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:[^\n]*" + _RETURNS + rb"|[^\n]* \.\.\.\n)|"
-    rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w+\(\)" + _RETURNS + rb"))"
-    # … and what comes by the thousand is read at once.
-    rb"(?:" + _PREFIX + rb"(?:"
-    rb"epoll_p?wait\((epfd: )(\d{1,9})(?:<[^>\n]*>)?, events: 0x\w+, maxevents: \d{1,10}(, timeout: [1-9x]\d*)?"
-    rb"(?:, sigsetsize: 8)?" + _RETURNS + rb"-?(\d+)(?=\n)|"
-    rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)" + _RETURNS + rb"(-?\d{1,9})([^\n]*)|"
-    rb"close\(fd: (\d{1,9})[^\n]*" + _RETURNS + rb"0(?=\n))"
-    rb"|([^\n]+))"
-)  # fmt: skip
-"""Groups: start, duration and thread; of a wait its descriptor and timeout, if any; of a call that makes a descriptor
-name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something."""
 WAITED, MADE, CLOSED = 7, 11, 12
-"""The last group of each (`Match.lastindex`)."""
+"""The last group of a match of `_scan` (`Match.lastindex`)."""
+_ALL, _NONE, _SOME_OF_THEM = rb"([^(\n]{0,16}/\d{1,10}) +", rb"()", rb"(?:([^(\n]{0,16}/\d{1,10}) +)?"
+"""Who makes a call, where every line says so, none, or only some (perf names a thread where it traces several)."""
+
+
+def _who(head: bytes) -> bytes:
+    lines = [found for line in head.splitlines()[:-1] if (found := LINE.fullmatch(line[:LONGEST]))]
+    named = sum(found[3] is not None for found in lines)
+    return _ALL if 0 < named == len(lines) else _SOME_OF_THEM if named else _NONE
+
+
+@cache
+def _scan(who: bytes) -> re.Pattern[bytes]:
+    """Stops at waits, at calls that change descriptors, and at what is not a whole line.
+
+    Groups: start, duration and thread; of a wait its descriptor and timeout, if any; of a call that makes a descriptor
+    name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something.
+    """
+    return re.compile(
+        # A finished call that neither ends an iteration nor changes a descriptor is passed over (what follows `[^\n]*`
+        # is a literal each time, to which the engine jumps back; a choice there took twice as long) …
+        rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): " + re.sub(rb"\((?!\?)", b"(?:", who) + rb"(?:"
+        rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:[^\n]*" + _RETURNS + rb"|[^\n]* \.\.\.\n)|"
+        rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w+\(\)" + _RETURNS + rb"))"
+        # … and what comes by the thousand is read at once.
+        rb"(?: *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): " + who + rb"(?:"
+        rb"epoll_p?wait\((epfd: )(\d{1,9})(?:<[^>\n]*>)?, events: 0x\w+, maxevents: \d{1,10}(, timeout: [1-9x]\d*)?"
+        rb"(?:, sigsetsize: 8)?" + _RETURNS + rb"-?(\d+)(?=\n)|"
+        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)" + _RETURNS + rb"(-?\d{1,9})([^\n]*)|"
+        rb"close\(fd: (\d{1,9})[^\n]*" + _RETURNS + rb"0(?=\n))"
+        rb"|([^\n]+))"
+    )  # fmt: skip
+
+
 THREADS = re.compile(rb"\): ([^(\n]{0,16}/\d{1,10}) ")
 OTHER = re.compile(rb"\): (?:\S{1,16}/\d{1,10} +)?(?:(?:maj|min)fault \[|[a-z_0-9]{1,40}:[a-z_0-9]{1,60}\()")
 LONGEST = 8192
@@ -74,7 +91,7 @@ def recognises(head: str) -> bool:
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
-    reader = Reader(threshold_ns)
+    reader = Reader(threshold_ns, source.head)
     for chunk in source.chunks():
         reader.take(chunk)
     reader.finish()
@@ -89,7 +106,8 @@ def read(source: Source, threshold_ns: int) -> Recording:
 class Reader:
     """The state of one pass."""
 
-    def __init__(self, threshold_ns: int) -> None:
+    def __init__(self, threshold_ns: int, head: bytes) -> None:
+        self.scan = _scan(_who(head))
         self.rebuild = Rebuild(threshold_ns, self._digest)
         self.window = Window()
         self.threads: dict[bytes, Thread] = {}
@@ -104,8 +122,8 @@ class Reader:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
-        self.lines.update(count_by(THREADS, b"): ", b" ", text, self.lines))
-        for found in SCAN.finditer(text):
+        self.lines.update(count_by(THREADS, b"): ", b" ", text, self.window.added, self.lines))
+        for found in self.scan.finditer(text):
             kind = found.lastindex or 0
             if kind in (WAITED, WAITED - 1):
                 self._waited(found, base)

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from stallscope.agent.layout import SUB_BITS, SUB_BUCKETS, bucket_of
+from stallscope.agent.layout import MAX_NS, SUB_BITS, SUB_BUCKETS, bucket_of
 from stallscope.ingest.descriptors import Descriptors
 from stallscope.ingest.source import Source
 from stallscope.ingest.verdicts import NO_EVIDENCE, STALLS_KEPT, damage, plural, recording_of
@@ -94,14 +95,17 @@ class Thread:
     """One traced thread, and its loop if it has one."""
 
     __slots__ = (
-        "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "iterations",
-        "key", "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row", "since",
-        "stalls", "tid", "untimed", "zero_waits",
+        "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "key",
+        "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row",
+        "short_ns", "since", "stalls", "steady_key", "tid", "untimed", "zero_waits",
     )  # fmt: skip
 
     def __init__(self, owner: Rebuild, tid: int, image: Image) -> None:
         self.owner, self.tid, self.image = owner, tid, image
+        self.short_ns = min(owner.threshold_ns, MAX_NS)
         self.key: int | None = None
+        self.steady_key: int | None = None
+        """The key of its loop where the next iteration need only be counted: no stall is held, nothing is in doubt."""
         self.other: int | None = None
         self.others = 0
         self.returned_ns: int | None = None
@@ -110,8 +114,8 @@ class Thread:
         """Where in the text it began."""
         self.held: tuple[int, int, Evidence | None] | None = None
         """The last stall (began_ns, duration_ns, evidence), not counted yet."""
-        self.counts: dict[int, int] = {}
-        self.iterations = self.zero_waits = self.lines = self.backwards = self.holes = self.gaps = 0
+        self.counts: defaultdict[int, int] = defaultdict(int)
+        self.zero_waits = self.lines = self.backwards = self.holes = self.gaps = 0
         self.untimed = self.stalls = self.row = 0
         self.doubtful = self.rivalled = False
         """Lines before its first wait could not be read, and may have hidden the loop's own: so until `CHANGE_OVER`
@@ -127,26 +131,22 @@ class Thread:
 
         Most iterations are short ones between two such waits, and need no more than to be counted.
         """
-        returned_ns = self.returned_ns
-        if returned_ns is None or key != self.key or self.held is not None or leave_ns < self.last_ns or self.doubtful:
-            if self.enter_wait(key, enter_ns, base + found.start()):
-                self.leave_wait(leave_ns, polls, base + found.end())
-            return
-        duration_ns = enter_ns - returned_ns
-        if SUB_BUCKETS <= duration_ns < self.owner.threshold_ns:
-            shift = duration_ns.bit_length() - SUB_BITS - 1  # bucket_of(), without the cost of a call
-            bucket = (shift << SUB_BITS) + (duration_ns >> shift) - SUB_BUCKETS
-            self.counts[bucket] = self.counts.get(bucket, 0) + 1
-            self.iterations += 1
-        else:
-            self._end_iteration(returned_ns, enter_ns, base + found.start())
-        self.others = 0
-        self.zero_waits += polls
-        self.returned_ns = self.last_ns = leave_ns
-        self.since = base + found.end()
+        if key == self.steady_key and self.returned_ns is not None:
+            duration_ns = enter_ns - self.returned_ns
+            if SUB_BUCKETS <= duration_ns < self.short_ns:
+                shift = duration_ns.bit_length() - SUB_BITS - 1  # bucket_of(), without the cost of a call
+                self.counts[(shift << SUB_BITS) + (duration_ns >> shift) - SUB_BUCKETS] += 1
+                if polls:
+                    self.zero_waits += 1
+                self.returned_ns = self.last_ns = leave_ns
+                self.since = base + found.end()
+                return
+        if self.enter_wait(key, enter_ns, base + found.start()):
+            self.leave_wait(leave_ns, polls, base + found.end())
 
     def enter_wait(self, key: int, at_ns: int, position: int) -> bool:
         """A wait begins, in the line at `position`.  False: it is not this loop's, but a blocking call."""
+        self.steady_key = None
         if key != self.key and not self._adopt(key, position):
             if self.doubtful and key != POLL:  # or that of the loop, and this loop's is the blocking call
                 self.untimed += self.returned_ns is not None
@@ -161,6 +161,8 @@ class Thread:
         if self.returned_ns is not None:
             self._end_iteration(self.returned_ns, at_ns, position)
             self.returned_ns = None
+        if self.held is None and not self.doubtful:
+            self.steady_key = key
         return True
 
     def leave_wait(self, at_ns: int, polls: bool, position: int) -> None:
@@ -190,9 +192,7 @@ class Thread:
         self.owner.keep(self, Stall(0, began_ns, duration_ns, calls=tuple(found.calls), spans=tuple(found.spans)))
 
     def _count(self, duration_ns: int) -> None:
-        self.iterations += 1
-        bucket = bucket_of(duration_ns)
-        self.counts[bucket] = self.counts.get(bucket, 0) + 1
+        self.counts[bucket_of(duration_ns)] += 1
 
     def forget_iteration(self) -> None:
         """What is in progress cannot be timed."""
@@ -201,7 +201,8 @@ class Thread:
     def forget_counts(self) -> None:
         """What was counted so far are no iterations of the loop's, or may be none."""
         self.untimed += self.iterations
-        self.counts, self.iterations, self.stalls = {}, 0, 0
+        self.counts.clear()
+        self.stalls = 0
         self.owner.drop(self)
 
     def gap(self) -> None:
@@ -210,6 +211,10 @@ class Thread:
         self.doubtful = self.doubtful or self.key == POLL  # waits by epoll may be hidden
         self.row = 0
         self.returned_ns = None
+
+    @property
+    def iterations(self) -> int:
+        return sum(self.counts.values())
 
     @property
     def is_loop(self) -> bool:
@@ -355,10 +360,10 @@ def closing(end_ns: int) -> Span:
 def _loop(thread: Thread, number: int, process: int, end_ns: int) -> Loop:
     opened_ns = thread.first_ns or 0
     last_ns = max(opened_ns, thread.last_ns, end_ns if thread.ended_ns is None else thread.ended_ns)
-    kind = "poll" if thread.key == POLL else "epoll"
+    kind, counts = "poll" if thread.key == POLL else "epoll", dict(thread.counts)
     name = f"thread {thread.tid}" if thread.tid else "unnamed thread"
     return Loop(
-        number, process, thread.image.pid, thread.tid, kind, name, opened_ns, last_ns, thread.counts, thread.zero_waits
+        number, process, thread.image.pid, thread.tid, kind, name, opened_ns, last_ns, counts, thread.zero_waits
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from stallscope.ingest.calls import BIRTHS, WAITS, one_of
 from stallscope.ingest.descriptors import CHANGES, MAKERS
@@ -25,8 +26,10 @@ STAMP_INSIDE = re.compile(rb"\.\d{6,9} \w+\(")
 QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 THREADS = re.compile(rb"\n(?:\[pid +)?(\d{1,10})\]? ")
 
-_PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
-_NO_GROUPS = _PREFIX.replace(b"(\\d", b"(?:\\d")
+_WHO = (rb"(\d{1,10}) +", rb"\[pid +(\d{1,10})\] ", rb"()")
+_WHEN = (rb"(\d{10}\.\d{6})", rb"(\d\d:\d\d:\d\d\.\d{6})")
+_PREFIXES = [who + when + b" " for who in _WHO for when in _WHEN]
+_ANY_PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
 _TIMED = rb"[^\n]*\n(?:(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n))"
 _PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"} - {"poll", "ppoll"}
 _DESCRIPTORS = {*MAKERS, *CHANGES, "close"} - {"fcntl"}
@@ -36,30 +39,50 @@ _FCNTL = rb"|fcntl\([^\n]*(?:DUPFD|<unf)"
 _CLOSES = rb"(?=\n)"
 
 
-def _scan(telling: bytes, some: bytes, resumed: bytes) -> re.Pattern[bytes]:
-    """Stops at lines of calls that tell something, and at all that is no whole line."""
+WAITED, MADE, CLOSED = 6, 10, 11
+"""The last group of a match of `scanner` (`Match.lastindex`)."""
+
+
+def scanner(head: bytes) -> re.Pattern[bytes]:
+    """A pattern that stops at lines of calls that tell something, and at all that is no whole line.
+
+    Groups: thread, stamp; of a wait descriptor, `0` for a timeout of zero, and seconds in two parts; of a call that
+    makes a descriptor name, arguments, result and what follows it; of close() the descriptor; and any other line that
+    tells something.  In text that names files and peers itself (-yy) no descriptor need be followed.
+
+    What begins the lines of `head` is looked for at the begin of all: a pattern for every kind took a quarter longer.
+    """
+    if NAMED.search(head):
+        return _scan(one_of(_PROGRAMS), _POLL, b"p?poll ", _prefix(head))
+    return _scan(one_of(_PROGRAMS | _DESCRIPTORS), _POLL + _FCNTL, b"fcntl |p?poll ", _prefix(head))
+
+
+def _prefix(head: bytes) -> bytes:
+    """What nearly all lines of a text begin with."""
+    lines = [line for line in head.splitlines()[:-1] if LINE.fullmatch(line)]
+    for prefix in _PREFIXES:
+        if 50 * sum(re.match(prefix, line) is not None for line in lines) > 49 * len(lines):
+            return prefix
+    return _ANY_PREFIX
+
+
+@cache
+def _scan(telling: bytes, some: bytes, resumed: bytes, prefix: bytes) -> re.Pattern[bytes]:
     return re.compile(
         # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
-        rb"\n(?!" + _NO_GROUPS + rb"(?:"
+        rb"\n(?!" + re.sub(rb"\((?!\?)", b"(?:", prefix) + rb"(?:"
         rb"(?!" + telling + rb"|" + some + rb")\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
         rb"|<\.\.\. (?!" + telling.replace(b"\\(", b" ") + rb"|" + resumed + rb")\w+ resumed>" + _TIMED + rb"))"
         # … and what comes by the thousand is read at once.
-        rb"(?:" + _PREFIX + rb"(?:"
-        rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (-?\d{1,10})(?:, NULL, 8)?\)'
-        rb" += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
+        rb"(?:" + prefix + rb"(?:"
+        rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (?:(0)|-?\d{1,10})'
+        rb"(?:, NULL, 8)?\) += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
         rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) += (-?\d{1,9})([^\n]*) <\d{1,8}\.\d{6,9}>"
         + _CLOSES + rb"|close\((\d{1,9})[^\n]*\) += 0 <\d{1,8}\.\d{6,9}>" + _CLOSES + rb")"
         rb"|([^\n]+))"
     )  # fmt: skip
 
 
-SCAN = _scan(one_of(_PROGRAMS | _DESCRIPTORS), _POLL + _FCNTL, b"fcntl |p?poll ")
-"""Groups: thread, stamp; of a wait descriptor, timeout, seconds and their fraction; of a call that makes a descriptor
-name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something."""
-WAITED, MADE, CLOSED = 6, 10, 11
-"""The last group of each (`Match.lastindex`)."""
-SCAN_NAMED = _scan(one_of(_PROGRAMS), _POLL, b"p?poll ")
-"""The same for text that names files and peers itself (-yy): no descriptor need be followed."""
 NAMED = re.compile(rb"<(?:TCP|UDP|UNIX)[A-Zv6-]*:\[")
 EVERY_LINE = re.compile(rb"\n([^\n]+)")
 DIGEST = re.compile(

@@ -19,8 +19,6 @@ from stallscope.ingest.strace_lines import (
     NAMED,
     RESTARTED,
     RESUMED,
-    SCAN,
-    SCAN_NAMED,
     THREADS,
     TIMED_CALL,
     WAITED,
@@ -32,6 +30,7 @@ from stallscope.ingest.strace_lines import (
     is_two_lines,
     parsed,
     polls,
+    scanner,
     text_of,
 )
 from stallscope.ingest.window import Window, count_by
@@ -54,9 +53,8 @@ class Reader:
         self.clock = Clock()
         self.timed = has_durations(head)
         self.skips = self.timed and has_absolute_stamps(head)
-        named = NAMED.search(head) is not None
-        self.scan = (SCAN_NAMED if named else SCAN) if self.skips else EVERY_LINE
-        self.telling = PROGRAMS if named else PROGRAMS | DESCRIPTORS
+        self.scan = scanner(head) if self.skips else EVERY_LINE
+        self.telling = PROGRAMS if NAMED.search(head) else PROGRAMS | DESCRIPTORS
         self.threads: dict[bytes, Thread] = before.threads if before else {}
         self.lines: Counter[bytes] = Counter()
         """By thread."""
@@ -77,7 +75,7 @@ class Reader:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
-        self.lines.update(self._by_thread(text))
+        self.lines.update(self._by_thread(text, self.window.added))
         for found in self.scan.finditer(text):
             kind = found.lastindex or 0
             if kind == WAITED:
@@ -92,10 +90,10 @@ class Reader:
         if self.skips and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
             self.clock.move(last[2])
 
-    def _by_thread(self, text: bytes) -> Counter[bytes]:
+    def _by_thread(self, text: bytes, lines: int) -> Counter[bytes]:
         """How many lines each thread has: most of a pool have none but such that are passed over."""
-        counts = count_by(THREADS, b"\n", b" ", text, self.lines)
-        if (nameless := text.count(b"\n") - 1 - counts.total()) > 0:
+        counts = count_by(THREADS, b"\n", b" ", text, lines, self.lines)
+        if (nameless := lines - counts.total()) > 0:
             counts[self.main] += nameless
         return counts
 
@@ -103,17 +101,19 @@ class Reader:
         """What a program did before its loop began says nothing of its iterations."""
         for token, thread in self.threads.items():
             if thread.opened_at is not None and thread.opened_at >= base:
-                thread.lines = self._by_thread(text[thread.opened_at - base :])[token] - self.lines[token]
+                after = text[thread.opened_at - base :]
+                thread.lines = self._by_thread(after, after.count(b"\n") - 1)[token] - self.lines[token]
 
     def _waited(self, found: re.Match[bytes], base: int) -> None:
         """A whole epoll_wait()."""
         token, stamp, descriptor, timeout, seconds, fraction = found.group(1, 2, 3, 4, 5, 6)
         thread = self.threads.get(token or self.main) or self._thread(token)
-        start_ns = self.clock.move(stamp)
+        clock = self.clock
+        clock.now_ns = start_ns = int(stamp.replace(b".", b"")) * 1000 if len(stamp) == 17 else clock.move(stamp)
         if thread.first_ns is None:
             thread.first_ns = start_ns
         end_ns = start_ns + int(seconds + fraction) * (1000 if len(fraction) == 6 else 1)
-        thread.turn(int(descriptor), start_ns, end_ns, timeout == b"0", found, base)
+        thread.turn(int(descriptor), start_ns, end_ns, timeout is not None, found, base)
 
     def _made(self, found: re.Match[bytes], base: int) -> None:
         """A call that made a descriptor, or failed to."""

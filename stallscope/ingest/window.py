@@ -22,7 +22,8 @@ class Window:
     def __init__(self, ages: Callable[[int, bytes], None] | None = None) -> None:
         """`ages` is given each block, and its position, before it is forgotten."""
         self._ages = ages
-        self.end = self.lines = 0
+        self.end = self.lines = self.added = 0
+        """Bytes and lines so far, and lines of the last block."""
         self._blocks: deque[tuple[int, bytes]] = deque()
 
     def add(self, block: bytes) -> int:
@@ -30,7 +31,8 @@ class Window:
         start = self.end
         self._blocks.append((start, block))
         self.end += len(block)
-        self.lines += block.count(b"\n")
+        self.added = block.count(b"\n") + (not block.endswith(b"\n"))
+        self.lines += self.added
         while len(self._blocks) > 1 and self.end - self._blocks[1][0] >= KEPT_BYTES:
             oldest = self._blocks.popleft()
             if self._ages:
@@ -44,14 +46,17 @@ class Window:
 
 
 def count_by(
-    pattern: re.Pattern[bytes], before: bytes, after: bytes, text: bytes, seen: Counter[bytes]
+    pattern: re.Pattern[bytes], before: bytes, after: bytes, text: bytes, lines: int, seen: Counter[bytes]
 ) -> Counter[bytes]:
-    """How many lines of a text each thread has, by the one group of `pattern`; `seen` are the counts so far.
+    """How many of a text's lines each thread has, by the one group of `pattern`; `seen` are the counts so far.
 
-    Where few threads were seen, their lines are counted first: where there are no others, that is three times as fast.
+    Where few threads were seen, their lines are counted first, the busiest one's before: where there are no others,
+    that is three times as fast.
     """
-    if 1 <= len(seen) <= FEW:
-        counts = Counter({token: text.count(before + token + after) for token in seen})
-        if counts.total() == text.count(b"\n") - 1:
-            return counts
+    if len(seen) <= FEW:
+        counts: Counter[bytes] = Counter()
+        for token, _ in seen.most_common():
+            counts[token] = text.count(before + token + after)
+            if (lines := lines - counts[token]) == 0:
+                return counts
     return Counter(pattern.findall(text))
