@@ -49,8 +49,8 @@ SCAN = re.compile(
     rb"syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
     rb"|([^\n]+))"
 )
-"""Groups: program, thread, seconds; of an entry number, descriptor, `0` for a timeout of zero, seconds of its exit if that
-comes next, and nothing, or name and the same; of an exit number or name; and any other line that tells something."""
+"""Groups: program, thread, seconds; of an entry number, descriptor, `0` for a timeout of zero, seconds of its exit (if
+that comes next), and nothing, or name and the same; of an exit number or name; and any other line that matters."""
 RAW_ENTRY, ENTRY, RAW_EXIT, EXIT = 8, 13, 14, 15
 """The last group of each (`Match.lastindex`)."""
 FIRST = re.compile(rb"(?:\w+: 0x)?([0-9a-f]{1,16})(?![0-9a-z])")
