@@ -18,6 +18,7 @@ from stallscope.agent.layout import bounds_ns
 from stallscope.analysis.culprits import NOBODYS
 from stallscope.analysis.ledger import Cause, Slice, divide
 from stallscope.analysis.lengths import Lengths, changed, lengths, merged, quantiles_ns
+from stallscope.errors import TooLittleData
 from stallscope.gate.sites import Relative, Sites, sites_of
 from stallscope.recording.nouns import HandlerCounts, Missing, Recording, Span, Stall
 
@@ -93,7 +94,12 @@ class Run:
 
 
 def run_of(recording: Recording, threshold_ns: int, relative: Relative) -> Run:
-    """A recording as the gate judges it, by a threshold that is its own or higher."""
+    """A recording as the gate judges it, by a threshold that is its own or higher.
+
+    Raises TooLittleData for a trace of which so much could not be read that it is no evidence.
+    """
+    if why := recording.fidelity.no_evidence:
+        raise TooLittleData(f"{recording.path} holds too little data to judge: {why}.")
     divided = [(stall, divide(stall, recording.threshold_ns)) for stall in recording.stalls]
     own = [(stall, corrected_ns(stall, parts)) for stall, parts in divided]
     held = _held(recording)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stallscope.ingest.source import Source
-from stallscope.recording.nouns import Fidelity, Loop, Missing, Process, Recording, Stall
+from stallscope.recording.nouns import EVIDENCE, Fidelity, Loop, Missing, Process, Recording, Stall
 
 STALLS_KEPT = 1000
 """The longest stalls are kept in detail; the rest are counted as suppressed."""
@@ -38,7 +38,7 @@ def damage(bad: int, lines: int) -> list[Missing]:
     if bad < NO_EVIDENCE * lines or not bad:
         return []
     unknown = f"{bad:,} of {lines:,} lines could not be read, or were lost"
-    return [Missing("evidence", f"{unknown}: how often the loop stalled cannot be told; record again, with -o FILE")]
+    return [Missing(EVIDENCE, f"{unknown}: how often the loop stalled cannot be told; record again, with -o FILE")]
 
 
 def recording_of(

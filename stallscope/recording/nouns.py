@@ -245,6 +245,10 @@ class Executor:
     """Calls in its queue, the most that a look met."""
 
 
+EVIDENCE = "evidence"
+"""What is missing where so much could not be read that nothing can be judged by the rest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """Something that this recording could not see, and why."""
@@ -260,6 +264,11 @@ class Fidelity:
     level: str
     """``agent``, ``pulse``, or the foreign format's name."""
     missing: tuple[Missing, ...] = ()
+
+    @property
+    def no_evidence(self) -> str:
+        """Why nothing can be judged by this recording; empty where it can."""
+        return next((one.why for one in self.missing if one.what == EVIDENCE), "")
 
 
 @dataclass(frozen=True, slots=True)

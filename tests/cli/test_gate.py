@@ -15,6 +15,7 @@ from stallscope.recording.nouns import CallSite, Stall
 from stallscope.recording.store import store
 from tests.analysis.recordings import MS
 from tests.gate.runs import OLD, OPEN, computing, made, site
+from tests.ingest.expected import TRACES
 from tests.recording.examples import new_writer
 
 PYPROJECT = '[project]\nname = "shop"\n'
@@ -228,3 +229,18 @@ def test_accepting_needs_a_reason_and_a_date_that_is_one(stallscope: Stallscope)
     words = ("baseline", "accept", "x", "--reason", "y", "--until", "tomorrow")
     assert "'tomorrow' is no date" in sentence(stallscope(*words, code=2))
     assert "cannot read" in sentence(stallscope("baseline", "show", code=2))
+
+
+@pytest.mark.parametrize("words", [("gate", "torn.strace"), ("gate", "old.stall", "--baseline", "torn.strace")])
+def test_a_trace_that_is_no_evidence_is_neither_passed_nor_failed(
+    words: tuple[str, ...], stallscope: Stallscope, project: Path, old: Path
+) -> None:
+    whole = (TRACES / "file_server.strace.txt").read_text().splitlines()
+    torn = "\n".join(line if number % 5 else line[:20] for number, line in enumerate(whole))
+    (project / "torn.strace").write_text(torn)
+    done = stallscope(*words, code=4)
+    assert not done.stdout
+    assert "torn.strace holds too little data to judge: 180 of 900 lines could not be read" in " ".join(
+        done.stderr.split()
+    )
+    stallscope("analyze", "torn.strace")  # which shows what is left of it, and says the same there
