@@ -26,6 +26,7 @@ from stallscope.ingest.verdicts import (
     plural,
     process_of,
     recording_of,
+    take_all,
     unread,
 )
 from stallscope.recording.nouns import Missing, Recording, Stall
@@ -81,8 +82,7 @@ def recognises(head: str) -> bool:
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop of unknown kind for each thread that once had to wait for the threshold or longer."""
     reader = Reader(threshold_ns)
-    for chunk in source.chunks():
-        reader.take(chunk)
+    cut = take_all(reader, source)
     slow = [thread for thread in reader.threads.values() if thread.stalls]
     numbers = {thread.tid: number for number, thread in enumerate(slow, 1)}
     return recording_of(
@@ -93,7 +93,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
         processes=[process_of(numbers[t.tid], t.tid, t.program, t.first_ns) for t in slow],
         stalls=[replace(stall, loop_id=numbers[stall.loop_id]) for _, _, stall in reader.longest],
         missing=[NO_ITERATIONS, NO_CALLS, LOWER_BOUND, NO_HANDLERS],
-        notes=[CAVEAT, *reader.remarks(), *unread(reader.unread)],
+        notes=[CAVEAT, *reader.remarks(), *unread(reader.unread, cut)],
         suppressed=sum(thread.stalls for thread in slow) - len(reader.longest),
     )
 

@@ -19,7 +19,7 @@ from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
 from stallscope.ingest.run_queue import RunQueue
 from stallscope.ingest.source import Source
 from stallscope.ingest.syscall_numbers import NAMES
-from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
+from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Missing, Recording
 
@@ -88,11 +88,10 @@ def read(source: Source, threshold_ns: int) -> Recording:
             "'syscalls:*' instead of 'raw_syscalls:*'."
         )
     reader = Reader(threshold_ns)
-    for chunk in source.chunks():
-        reader.take(chunk)
+    cut = take_all(reader, source)
     reader.finish()
     missing = [NO_HANDLERS, NO_NAMES, NO_CODE if reader.scheduled else NO_CPU, *[NO_DELAYS] * reader.blind]
-    notes = unread(reader.unread)
+    notes = unread(reader.unread, cut)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
     return reader.rebuild.recording(source, "perf-script", reader.now_ns, missing, notes, reader.window.lines)

@@ -17,7 +17,7 @@ from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watche
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
 from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
 from stallscope.ingest.source import Source
-from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
+from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Call, Missing, Recording, Resource
 
@@ -92,10 +92,9 @@ def recognises(head: str) -> bool:
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
     reader = Reader(threshold_ns, source.head)
-    for chunk in source.chunks():
-        reader.take(chunk)
+    cut = take_all(reader, source)
     reader.finish()
-    notes = unread(reader.unread)
+    notes = unread(reader.unread, cut)
     if reader.lost:
         notes.append(f"perf lost {plural(reader.lost, 'event')}: iterations during which it did were left out")
     return reader.rebuild.recording(

@@ -6,6 +6,8 @@ import codecs
 import gzip
 import io
 import lzma
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -39,20 +41,22 @@ TORN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 class Source:
     """One foreign file.  `head` holds its first bytes, unpacked; `chunks`, `lines` and `whole` read all of it, once.
 
-    Raises UnreadableInput when the file cannot be opened or unpacked.  `torn` says, after reading, that the packed
-    data broke off in the middle: what came before it was read.
+    A file that grows meanwhile is read as far as it went when it was opened.  Raises UnreadableInput when the file
+    cannot be opened, read or unpacked.  `torn` says, after reading, what broke off in the middle, for a sentence: what
+    came before it was read.
     """
 
     def __init__(self, path: Path, progress: Progress | None = None) -> None:
         self.path = path
-        self.torn = False
+        self.torn = ""
         self._progress = progress
         self._read_bytes = 0
         self._raw = _open(path)
-        self._size = path.stat().st_size if path.is_file() else None
+        self._size = None if path == Path("-") else _size(self._raw)
         if progress:
             progress(0, self._size)  # of several files, the next has begun
         self._stream = _unpacked(self._raw, self.name)
+        self._plain_bytes = self._size if isinstance(self._stream, io.BufferedReader) else None
         self.head = self._read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
         self._windows = b"\r\n" in self.head
         if self.torn and not self.head:
@@ -67,7 +71,7 @@ class Source:
         return "standard input" if self.path == Path("-") else str(self.path)
 
     def chunks(self) -> Iterator[bytes]:
-        """Everything, in pieces that end where a line ends (the last one need not), by a line feed alone."""
+        """Everything, in pieces of whole lines, by a line feed alone; a last line without one is a piece of its own."""
         for piece in self._pieces():
             yield piece.replace(b"\r\n", b"\n") if self._windows else piece
 
@@ -81,8 +85,8 @@ class Source:
                 rest = rest[end:]
             elif len(rest) > LINE_MAX_BYTES:
                 rest = rest[:LINE_MAX_BYTES]
-        if rest:
-            yield rest
+        end = rest.rfind(b"\n") + 1
+        yield from (piece for piece in (rest[:end], rest[end:]) if piece)
 
     def lines(self) -> Iterator[str]:
         for chunk in self.chunks():
@@ -98,19 +102,34 @@ class Source:
         return b"".join(pieces)
 
     def _read(self, size: int) -> bytes:
+        if self._plain_bytes:  # that of /proc is 0, and unknown
+            size = max(0, min(size, self._plain_bytes - self._read_bytes))
         data = b""
         try:
             # Not read(): where that meets the end of packed data that breaks off, it drops what it had so far.
             while not self.torn and len(data) < size and (more := self._stream.read1(size - len(data))):
                 data += more
         except TORN:
-            self.torn = True
+            self.torn = "the packed file breaks off in the middle"
         except OSError as error:
-            raise UnreadableInput(f"{self.name} cannot be read: {error.strerror or error}.") from None
+            raise _unreadable(self.name, self._read_bytes + len(data), error) from None
         self._read_bytes += len(data)
+        if self._plain_bytes and len(data) < size:
+            self.torn = "the file became shorter while it was read"
         if self._progress:
             self._progress(self._read_bytes if self._size is None else self._raw.tell(), self._size)
         return data
+
+
+def _unreadable(name: str, at: int, error: OSError) -> UnreadableInput:
+    """Of a file that was opened, and cannot be read (on)."""
+    why = error.strerror or str(error)
+    if not at:
+        return UnreadableInput(f"{name} cannot be read ({why}): check that it is a file with text in it.")
+    return UnreadableInput(
+        f"{name} cannot be read beyond its first {at:,} bytes ({why}), a damaged disk or a lost connection perhaps: "
+        "copy what can be read, and analyze the copy."
+    )
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -124,13 +143,19 @@ def _open(path: Path) -> IO[bytes]:
         raise UnreadableInput(f"{path} cannot be opened ({error.strerror}): check the name and your rights.") from None
 
 
+def _size(raw: IO[bytes]) -> int | None:
+    """Of the very file that was opened: the name may stand for another by now."""
+    status = os.fstat(raw.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def _unpacked(raw: IO[bytes], name: str) -> Stream:
     """The stream itself, or its unpacked content, by its magic number."""
     peekable = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, raw))
     try:
         magic = peekable.peek(6)[:6]
     except OSError as error:
-        raise UnreadableInput(f"{name} cannot be read: {error.strerror or error}.") from None
+        raise _unreadable(name, 0, error) from None
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=peekable)
     if magic.startswith(b"\xfd7zXZ\0"):

@@ -24,7 +24,7 @@ from stallscope.ingest.strace_lines import (
     is_line,
 )
 from stallscope.ingest.strace_reader import Reader
-from stallscope.ingest.verdicts import NO_HANDLERS, plural, unread
+from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window
 from stallscope.recording.nouns import Missing, Recording
 
@@ -57,8 +57,7 @@ def read_set(sources: Iterable[Source], threshold_ns: int) -> Recording:
     heads: list[bytes] = []
     for source in sources:
         reader = Reader(threshold_ns, source.head, tid_in_name(source), readers[-1] if readers else None)
-        for chunk in source.chunks():
-            reader.take(chunk)
+        reader.cut = take_all(reader, source)
         reader.finish()
         reader.window = Window()  # its text is not needed any more
         readers.append(reader)
@@ -75,7 +74,7 @@ def _recording(source: Source, heads: list[bytes], readers: list[Reader]) -> Rec
         missing.insert(0, NO_STAMPS if any(reader.clock.coarse for reader in readers) else NO_T)
     elif not any(b"execve(" in head or ANNOTATED.search(head) for head in heads):
         missing.append(NO_NAMES)
-    notes = [*inflation(max(heads, key=len), rebuild.threads), *unread(sum(reader.unread for reader in readers))]
+    notes = [*inflation(max(heads, key=len), rebuild.threads), *_unread(readers)]
     if halves := sum(reader.halves for reader in readers):
         notes.append(f"{plural(halves, 'interrupted call')} lacked one half and did not count")
     end_ns, lines = max(reader.clock.now_ns for reader in readers), sum(reader.lines.total() for reader in readers)
@@ -87,3 +86,7 @@ def tid_in_name(source: Source) -> int:
     """`strace -ff -o NAME` writes NAME.TID."""
     suffix = source.path.suffix[1:]
     return int(suffix) if suffix.isdigit() and len(suffix) < 8 else 0
+
+
+def _unread(readers: list[Reader]) -> list[str]:
+    return unread(sum(reader.unread for reader in readers), any(reader.cut for reader in readers))

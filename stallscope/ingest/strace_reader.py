@@ -66,6 +66,8 @@ class Reader:
         self.announced: set[bytes] = set()
         self.main = str(default_tid).encode()
         self.unread = self.halves = 0
+        self.cut = False
+        """The last line broke off."""
 
     @property
     def untimed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from stallscope.ingest.source import Source
 from stallscope.recording.nouns import EVIDENCE, Fidelity, Loop, Missing, Process, Recording, Stall
@@ -28,8 +29,29 @@ def ms(duration_ns: float) -> str:
     return f"{duration_ns / 1e6:,.3g} ms" if duration_ns < 1e9 else f"{duration_ns / 1e6:,.0f} ms"
 
 
-def unread(count: int) -> list[str]:
-    """The sentence about lines that could not be read, if there were any."""
+class Taker(Protocol):
+    """A reader of lines, chunk by chunk."""
+
+    unread: int
+    """Lines that it could not read so far."""
+
+    def take(self, chunk: bytes, /) -> None: ...
+
+
+def take_all(reader: Taker, source: Source) -> bool:
+    """Give a reader all of a text; returns whether the last line broke off, and could not be read for it."""
+    before, chunk = 0, b""
+    for chunk in source.chunks():
+        before = reader.unread
+        reader.take(chunk)
+    return reader.unread > before and not chunk.endswith(b"\n")
+
+
+def unread(count: int, cut: bool = False) -> list[str]:
+    """The sentence about lines that could not be read, if there were any; `cut`, the last one since it breaks off."""
+    if cut:
+        rest = f"; {plural(count - 1, 'other line')} could not be read, and did not count either" if count > 1 else ""
+        return [f"the last line breaks off and did not count: the trace was still being written, or was cut{rest}"]
     return [f"{plural(count, 'line')} could not be read and did not count"] if count else []
 
 
@@ -57,7 +79,7 @@ def recording_of(
     loops, processes, notes = tuple(loops), tuple(processes), list(notes)
     longest = sorted(stalls, key=lambda stall: -stall.duration_ns)[:STALLS_KEPT]
     if source.torn:
-        notes.append("the packed file breaks off in the middle: what follows is missing")
+        notes.append(f"{source.torn}: what follows is missing")
     started = [loop.opened_ns for loop in loops] + [stall.start_ns for stall in longest]
     ended = [loop.last_ns for loop in loops] + [stall.start_ns + stall.duration_ns for stall in longest]
     return Recording(

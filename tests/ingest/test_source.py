@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import lzma
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -126,3 +130,82 @@ def test_standard_input_that_is_closed_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UnreadableInput, match="closed"):
         Source(Path("-"))
+
+
+def _first_chunk(path: Path) -> tuple[Iterator[bytes], bytes]:
+    chunks = Source(path).chunks()
+    return chunks, next(chunks)
+
+
+def test_a_file_that_grows_is_read_as_far_as_it_went_when_it_was_opened(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(TEXT + b"the beginning of a li")
+    chunks, first = _first_chunk(path)
+    with path.open("ab") as writer:
+        writer.write(b"ne\n" + TEXT)
+    rest = list(chunks)
+    assert first + b"".join(rest) == TEXT + b"the beginning of a li"
+    assert rest[-1] == b"the beginning of a li"
+
+
+def test_a_file_that_shrinks_is_read_up_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(TEXT)
+    source = Source(path)
+    chunks = source.chunks()
+    first = next(chunks)
+    os.truncate(path, len(first) + 100_000)
+    assert TEXT.startswith(first + b"".join(chunks))
+    assert source.torn == "the file became shorter while it was read"
+
+
+def test_a_file_that_is_replaced_is_read_to_its_own_end(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(TEXT)
+    chunks, first = _first_chunk(path)
+    (tmp_path / "other").write_bytes(b"another trace\n")
+    (tmp_path / "other").replace(path)
+    assert first + b"".join(chunks) == TEXT
+
+
+class Damaged(io.RawIOBase):
+    """A file on a disk that cannot be read beyond two megabytes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._left = descriptor, 2_000_000
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        data = os.read(self._descriptor, min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+def test_a_file_that_cannot_be_read_on_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(TEXT)
+    with path.open("rb") as file:
+        monkeypatch.setattr("stallscope.ingest.source._open", lambda _: io.BufferedReader(Damaged(file.fileno())))
+        with pytest.raises(
+            UnreadableInput, match=r"beyond its first 2,000,000 bytes \(Input/output error"
+        ):
+            list(Source(path).chunks())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no file here whose first byte cannot be read")
+def test_a_file_that_cannot_be_read_at_all_is_one_sentence() -> None:
+    with pytest.raises(UnreadableInput, match=r"/proc/self/mem cannot be read \(Input/output error\)"):
+        Source(Path("/proc/self/mem"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no file here that hides its size")
+def test_a_file_that_hides_its_size_is_read_whole() -> None:
+    assert b"".join(Source(Path("/proc/self/status")).chunks()).endswith(b"\n")

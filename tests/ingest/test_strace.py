@@ -273,3 +273,12 @@ def test_a_trace_of_which_a_tenth_is_unread_is_no_evidence(tmp_path: Path) -> No
     text = quick_turns(90) + "100 1700000000.2 epo\n" * 10
     assert "evidence" in [missing.what for missing in read(tmp_path, text).fidelity.missing]
     assert "evidence" not in [missing.what for missing in read(tmp_path, text[:-21]).fidelity.missing]
+
+
+def test_a_last_line_that_breaks_off_is_said_to(tmp_path: Path) -> None:
+    text = quick_turns(90)
+    notes = read(tmp_path, text + wait(190)[:40]).notes
+    assert "the last line breaks off and did not count: the trace was still being written, or was cut" in notes
+    both = read(tmp_path, text[:-5] + "\n" + wait(190)[:40]).notes
+    assert any("or was cut; 1 other line could not be read, and did not count either" in note for note in both)
+    assert not any("breaks off" in note for note in read(tmp_path, text[:-1]).notes)
