@@ -7,7 +7,11 @@ that a busy machine counts less; the memory is the process's largest resident se
 ``--engines`` measures beside it what other ways of reading the same text would take on one core, where they are
 installed: polars and DuckDB extracting thread, stamp, name and duration of each line by one pattern (and nothing of
 what comes after), and the package stracetools, on a shorter piece.  (strace-parser cannot read thread numbers, and
-straceprof reads execve() alone.)
+straceprof reads execve() alone; stracepy, b3-strace-parser and stracing are not on PyPI.)
+
+``--peers`` measures one-pass tools on the same text, each of which tells less than stallscope: awk adding up the time
+of each call by name, as `strace -c` does (in perf script's text, where times must be paired first, it counts), and
+strace-process-tree, the processes' births.  What is not installed is named.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +62,20 @@ print(db.execute(query, [sys.argv[1]]).fetchone()[0])
 STRACETOOLS = (
     "import sys; from stracetools.parser import StraceParser; print(len(StraceParser().parse_file(sys.argv[1])))"
 )
+_AWK = {
+    "strace": """{ t[substr($3, 1, index($3, "(") - 1)] += substr($NF, 2) } END { for (n in t) print n, t[n] }""",
+    "perf-trace": """match($0, /[a-z_0-9]+\\(/) { t[substr($0, RSTART, RLENGTH)] += $3 }
+        END { for (n in t) print n, t[n] }""",
+    "perf-script": """{ n[$5 == "" ? $4 : $5]++ } END { for (e in n) print e, n[e] }""",
+}
+"""Of `thread stamp name(…) = result <seconds>`, `start ( took ms): name(…)`, and `program thread [cpu] s: event:`."""
+
+
+def peers(name: str) -> dict[str, list[str]]:
+    """The commands of tools that read a trace's format in one pass, but for the file."""
+    form = next(form for form in _AWK if f".{form}" in name)
+    found = {"awk, as strace -c": ["awk", _AWK[form]]}
+    return found | {"strace-process-tree": ["strace-process-tree"]} if form == "strace" else found
 
 
 def main() -> None:
@@ -69,6 +88,11 @@ def main() -> None:
             grow(name, options.megabytes * 1_000_000, path)
             command = [options.python, "-m", "stallscope", "analyze", "--json", str(path)]
             _print(name, path, *measure(command))
+            for peer, program in peers(name).items() if options.peers else ():
+                if shutil.which(program[0], path=options.path):
+                    _print(f"  {peer}", path, *measure([*program, str(path)], options.path))
+                else:
+                    print(f"  {peer}: not measured, {program[0]} is not installed (pip, apt)")
             if options.engines and ".strace" in name:
                 _others(options.engines, path)
             path.unlink()
@@ -80,6 +104,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--traces", nargs="+", choices=STAMPS, default=list(STAMPS))
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs stallscope")
     parser.add_argument("--engines", metavar="PYTHON", help="an interpreter that has polars, duckdb and stracetools")
+    parser.add_argument("--peers", action="store_true", help="measure one-pass tools as well")
+    parser.add_argument("--path", default=os.environ["PATH"], help="where to look for them")
     return parser.parse_args()
 
 
@@ -109,10 +135,13 @@ def _moved(pieces: list[tuple[bytes, float | None, bytes]], by: float, digits: i
         yield before if at is None else b"%s%.*f%s" % (before, digits, at + by, after)
 
 
-def measure(command: list[str]) -> tuple[float, float]:
+def measure(command: list[str], path: str = os.environ["PATH"]) -> tuple[float, float]:
     """CPU seconds and largest resident set in MiB of a command."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(Path(__file__).parents[2])}
+    executable = shutil.which(command[0], path=path)
+    process = subprocess.Popen(
+        command, executable=executable, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{command} failed")
