@@ -57,10 +57,11 @@ def _scan(who: bytes) -> re.Pattern[bytes]:
     Groups: start, duration and thread; of a wait its descriptor and timeout, if any; of a call that makes a descriptor
     name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something.
     """
+    silent = who.replace(b"([", b"(?:[").replace(b"()", b"")
     return re.compile(
         # A finished call that neither ends an iteration nor changes a descriptor is passed over (what follows `[^\n]*`
         # is a literal each time, to which the engine jumps back; a choice there took twice as long) …
-        rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): " + re.sub(rb"\((?!\?)", b"(?:", who) + rb"(?:"
+        rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): " + silent + rb"(?:"
         rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:[^\n]*" + _RETURNS + rb"|[^\n]* \.\.\.\n)|"
         rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w+\(\)" + _RETURNS + rb"))"
         # … and what comes by the thousand is read at once.

@@ -194,9 +194,7 @@ def test_a_file_that_cannot_be_read_on_says_where(tmp_path: Path, monkeypatch: p
     path.write_bytes(TEXT)
     with path.open("rb") as file:
         monkeypatch.setattr("stallscope.ingest.source._open", lambda _: io.BufferedReader(Damaged(file.fileno())))
-        with pytest.raises(
-            UnreadableInput, match=r"beyond its first 2,000,000 bytes \(Input/output error"
-        ):
+        with pytest.raises(UnreadableInput, match=r"beyond its first 2,000,000 bytes \(Input/output error"):
             list(Source(path).chunks())
 
 
