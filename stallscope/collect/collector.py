@@ -17,8 +17,9 @@ from stallscope.collect.memory_reader import MemoryReader
 from stallscope.collect.observed import Observed
 from stallscope.collect.stalls import MALFORMED
 from stallscope.errors import NotObservable
+from stallscope.recording.file import RecordingStopped
 from stallscope.recording.nouns import Stall
-from stallscope.recording.writer import RecordingStopped, Writer
+from stallscope.recording.writer import Writer
 
 DRAIN_S = 0.1
 _SLOW_NS = 1_000_000_000

@@ -25,8 +25,6 @@ SIDECARS = ("-wal", "-shm", "-journal")
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Turn an empty database into an empty recording, in one transaction."""
+    """Turn an empty database into an empty recording, in a transaction that the caller commits."""
     tables = files("stallscope.recording").joinpath("schema.sql").read_text(encoding="utf-8")
-    db.executescript(
-        f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};\n{tables}\nCOMMIT;"
-    )
+    db.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};\n{tables}")

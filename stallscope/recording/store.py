@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from stallscope.errors import UnreadableInput
+from stallscope.recording.file import RecordingStopped
 from stallscope.recording.nouns import Recording
-from stallscope.recording.writer import RecordingStopped, Writer
+from stallscope.recording.writer import Writer
 
 _UNIX_NS = 10**18
 """A clock that shows more than this counts from 1970 (in 2001 it did); monotonic clocks count from the boot."""

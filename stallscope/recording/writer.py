@@ -1,26 +1,16 @@
-"""Writes a ``.stall`` file while the target runs; whatever dies, what was committed stays readable.
-
-SQLite's write-ahead log gives both promises: a recorder killed at any moment leaves the file
-and its ``-wal``, and a reader may look at a recording in progress. ``synchronous`` is NORMAL,
-so a commit costs no fsync; a power cut may take the last seconds, never the file.
-"""
+"""Writes a ``.stall`` file while the target runs; whatever dies, what was committed stays readable."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from stallscope.agent.layout import BUCKETS, bounds_ns
-from stallscope.errors import UnreadableInput
-from stallscope.recording import schema
-from stallscope.recording.claim import claim, release
+from stallscope.recording.file import File, Value
 from stallscope.recording.nouns import (
     Call,
     CallSite,
@@ -34,11 +24,9 @@ from stallscope.recording.nouns import (
     Stall,
 )
 
-Value = str | int | float | None
 P = ParamSpec("P")
 Id = TypeVar("Id")
 
-INTEGER_MAX = 2**63 - 1
 COUNT_MAX = 2**48
 """More than any loop turns; so that nonsense counts cannot make sums overflow either."""
 SECOND_NS = 1_000_000_000
@@ -56,8 +44,6 @@ INTERNED_MAX = 8192
 CALL_SITES_MAX = 4096
 """Call sites kept in a recording: many times what a program has, unless each of its calls names
 another resource. Of more it is said that they are missing."""
-BUSY_S = 1.0
-"""Patience with a program that locks the file; the recorder must go on draining."""
 
 ADD_COUNTS = (
     "INSERT INTO histogram VALUES (?, ?, ?, ?)"
@@ -68,14 +54,6 @@ ADD_HANDLER_COUNTS = (
     " ON CONFLICT (handler, bucket) DO UPDATE SET count = count + excluded.count"
 )
 STALL_DETAILS = ("handler_time", "span", "timed_call", "gc_pause")
-
-
-class RecordingStopped(Exception):
-    """Nothing more can be written (disk full, file gone …); what was committed stays readable."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"recording stopped: {reason}")
-        self.reason = reason
 
 
 class Writer:
@@ -97,13 +75,11 @@ class Writer:
         force: bool = False,
         command: str = "",
     ) -> None:
-        self._path = path.absolute()  # whatever becomes of the current directory
         self._started_ns = self._last_ns = started_ns
         self._fine = _first_bucket_reaching(threshold_ns // FINE_SHARE)
         self._counts: defaultdict[tuple[int, int, int], int] = defaultdict(int)
         self._handler_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
         self._call_sites: dict[tuple[int, Handler | None, Call, Stack], int] = {}
-        self._stopped = ""
         self._commits = self._stacks = 0
         self._frame = _interning(self._insert_frame)
         self._stack = _interning(self._insert_stack)
@@ -111,31 +87,29 @@ class Writer:
         self._handler = _interning(self._insert_handler)
         level = "agent" if source == "stallscope" else source
         row = (source, command, level, threshold_ns, started_ns, started_wall_s, started_ns)
-        self._inode = claim(path, force)
-        with _undone_on_failure(path):
-            self._db = _open(self._path, row)
+        self._file = File(path, force, row)
 
     def process(self, pid: int, parent_pid: int, program: str, runtime: str, started_ns: int) -> int:
         """Add a process image; returns its row id."""
         self._seen(started_ns)
         row = (None, pid, parent_pid, program, runtime, started_ns, None, "")
-        return self._insert("process", row)
+        return self._file.insert("process", row)
 
     def process_ended(self, process_id: int, ended_ns: int, ending: str) -> None:
         """Say when and how a process went (see ``nouns.Process.ending``)."""
         self._seen(ended_ns)
-        self._execute("UPDATE process SET ended_ns = ?, ending = ? WHERE id = ?", (ended_ns, ending, process_id))
+        self._file.execute("UPDATE process SET ended_ns = ?, ending = ? WHERE id = ?", (ended_ns, ending, process_id))
 
     def loop(self, process_id: int, tid: int, kind: str, name: str, opened_ns: int) -> int:
         """Add an event loop; returns its row id."""
         self._seen(opened_ns)
-        return self._insert("loop", (None, process_id, tid, kind, name, opened_ns, opened_ns, None, None))
+        return self._file.insert("loop", (None, process_id, tid, kind, name, opened_ns, opened_ns, None, None))
 
     def loop_seen(self, loop_id: int, last_ns: int, zero_waits: int | None, cpu_ns: int | None = None) -> None:
         """Say that a loop was alive at ``last_ns``, with its totals so far: zero waits, and CPU time if known."""
         self._seen(last_ns)
         totals = "last_ns = ?, zero_waits = ?, cpu_ns = coalesce(?, cpu_ns)"
-        self._execute(f"UPDATE loop SET {totals} WHERE id = ?", (last_ns, zero_waits, cpu_ns, loop_id))
+        self._file.execute(f"UPDATE loop SET {totals} WHERE id = ?", (last_ns, zero_waits, cpu_ns, loop_id))
 
     def histogram(self, loop_id: int, at_ns: int, counts: Mapping[int, int]) -> None:
         """Add iterations, bucket -> count, that ended around ``at_ns``."""
@@ -148,9 +122,9 @@ class Writer:
 
     def coarse(self, loop_id: int, histogram: CoarseHistogram) -> None:
         """Set the histogram of a loop whose source has only coarse buckets."""
-        self._insert("coarse_histogram", (loop_id, histogram.tick_ns, histogram.per_octave))
+        self._file.insert("coarse_histogram", (loop_id, histogram.tick_ns, histogram.per_octave))
         for (lo_ns, hi_ns), count in zip(pairwise(histogram.edges_ns), histogram.counts, strict=True):
-            self._insert("coarse_bucket", (loop_id, lo_ns, hi_ns, count))
+            self._file.insert("coarse_bucket", (loop_id, lo_ns, hi_ns, count))
 
     def handler(self, process_id: int, handler: Handler) -> int:
         """Row id of a handler of a process: the same one whenever it is asked for."""
@@ -170,13 +144,13 @@ class Writer:
             return
         row = self._call_sites[key] = self._call_sites.get(key) or self._insert_call_site(site)
         totals = (site.hits, site.total_ns, site.longest_ns)
-        self._execute("UPDATE call_site SET hits = ?, total_ns = ?, longest_ns = ? WHERE id = ?", (*totals, row))
+        self._file.execute("UPDATE call_site SET hits = ?, total_ns = ?, longest_ns = ? WHERE id = ?", (*totals, row))
 
     def executor(self, seen: Executor) -> None:
         """Set what was seen so far of a thread pool; the next record of the same pool replaces it."""
         row = (seen.process_id, seen.name, int(seen.is_default), seen.most_threads, seen.threads)
         counts = (seen.looks, seen.busy, seen.queued_looks, seen.deepest)
-        self._execute("INSERT OR REPLACE INTO executor VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *counts))
+        self._file.execute("INSERT OR REPLACE INTO executor VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *counts))
 
     def stall(self, stall: Stall) -> int:
         """Add a stall; returns its row id.
@@ -185,7 +159,7 @@ class Writer:
         and start; one that comes after the finished record is ignored.
         """
         self._seen(stall.start_ns + stall.duration_ns)
-        known = self._execute(
+        known = self._file.execute(
             "SELECT id, finished FROM stall WHERE loop = ? AND start_ns = ? ORDER BY finished LIMIT 1",
             (stall.loop_id, stall.start_ns),
         ).fetchone()
@@ -199,19 +173,19 @@ class Writer:
 
     def suppressed(self, count_total: int) -> None:
         """Set how many stalls, so far, are in the histograms without their details."""
-        self._execute("UPDATE recording SET suppressed = ?", (count_total,))
+        self._file.execute("UPDATE recording SET suppressed = ?", (count_total,))
 
     def missing(self, missing: Missing) -> None:
         """Say what cannot be seen, and why; saying it twice changes nothing."""
-        self._execute("INSERT OR IGNORE INTO missing (what, why) VALUES (?, ?)", (missing.what, missing.why))
+        self._file.execute("INSERT OR IGNORE INTO missing (what, why) VALUES (?, ?)", (missing.what, missing.why))
 
     def level(self, level: str) -> None:
         """Set the fidelity: ``agent`` (what a recording of ours begins with), ``pulse`` …"""
-        self._execute("UPDATE recording SET level = ?", (level,))
+        self._file.execute("UPDATE recording SET level = ?", (level,))
 
     def note(self, text: str) -> None:
         """Add a sentence for the reader; saying it twice changes nothing."""
-        self._execute("INSERT OR IGNORE INTO note (text) VALUES (?)", (text,))
+        self._file.execute("INSERT OR IGNORE INTO note (text) VALUES (?)", (text,))
 
     def commit(self, now_ns: int | None = None) -> None:
         """Make all so far outlive the recorder; about once a second.
@@ -221,14 +195,13 @@ class Writer:
         nothing else) are written in each tenth commit only.
         """
         self._seen(now_ns or self._last_ns)
-        self._check_in_place()
+        self._file.check_in_place()
         self._add(ADD_COUNTS, self._counts)
         if self._commits % HANDLER_COMMITS == 0:
             self._add(ADD_HANDLER_COUNTS, self._handler_counts)
         self._commits += 1
-        self._execute("UPDATE recording SET last_ns = ?", (self._last_ns,))
-        with self._stopping():
-            self._db.commit()
+        self._file.execute("UPDATE recording SET last_ns = ?", (self._last_ns,))
+        self._file.commit()
 
     def close(self, ended_ns: int) -> None:
         """End the recording at ``ended_ns`` and leave one file; a second call does nothing.
@@ -236,22 +209,13 @@ class Writer:
         After a RecordingStopped it only lets go of the file, and raises nothing.
         """
         try:
-            if not self._stopped:
+            if not self._file.stopped:
                 self._flush()
-                self._execute("UPDATE recording SET ended_ns = ?", (ended_ns,))
+                self._file.execute("UPDATE recording SET ended_ns = ?", (ended_ns,))
                 self.commit(ended_ns)
-                self._leave_one_file()
+                self._file.leave_one_file()
         finally:
-            self._stopped = self._stopped or "it was closed"
-            with suppress(sqlite3.Error):
-                self._db.close()
-
-    def _leave_one_file(self) -> None:
-        # All is committed by now: should a reader or a full disk be in the way of this, the
-        # recording stays what it is, in two files.
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._db.execute("PRAGMA journal_mode = DELETE")
+            self._file.close()
 
     def _seen(self, at_ns: int) -> None:
         self._last_ns = max(self._last_ns, at_ns)
@@ -267,23 +231,22 @@ class Writer:
     def _add(self, statement: str, pending: dict[Any, int]) -> None:
         # One statement a bucket in one second, not one in each drain; sorted, so that neighbours
         # in the table are touched together.
-        with self._stopping():
-            self._db.executemany(statement, [(*key, min(pending[key], COUNT_MAX)) for key in sorted(pending)])
+        self._file.execute_many(statement, [(*key, min(pending[key], COUNT_MAX)) for key in sorted(pending)])
         pending.clear()
 
     def _delete_stall(self, stall_id: int) -> None:
         for table in STALL_DETAILS:
-            self._execute(f"DELETE FROM {table} WHERE stall = ?", (stall_id,))
-        self._execute("DELETE FROM stall WHERE id = ?", (stall_id,))
+            self._file.execute(f"DELETE FROM {table} WHERE stall = ?", (stall_id,))
+        self._file.execute("DELETE FROM stall WHERE id = ?", (stall_id,))
 
     def _insert_stall(self, replaced: int | None, stall: Stall) -> int:
-        (process,) = self._execute("SELECT process FROM loop WHERE id = ?", (stall.loop_id,)).fetchone()
+        (process,) = self._file.execute("SELECT process FROM loop WHERE id = ?", (stall.loop_id,)).fetchone()
         current = self._handler(process, stall.current) if stall.current else None
         row = (replaced, stall.loop_id, stall.start_ns, stall.duration_ns, int(stall.finished), stall.task, current)
-        stall_id = self._insert("stall", row)
+        stall_id = self._file.insert("stall", row)
         for table, details in zip(STALL_DETAILS, self._details(process, stall), strict=True):
             for position, values in enumerate(details):
-                self._insert(table, (stall_id, position, *values))
+                self._file.insert(table, (stall_id, position, *values))
         return stall_id
 
     def _details(self, process: int, stall: Stall) -> Iterator[Iterator[tuple[Value, ...]]]:
@@ -299,74 +262,30 @@ class Writer:
         return (span.from_ns, span.to_ns, span.samples, stack, call, span.state, *counters)
 
     def _insert_frame(self, frame: Frame) -> int:
-        return self._insert("frame", (None, frame.file, frame.line, frame.function))
+        return self._file.insert("frame", (None, frame.file, frame.line, frame.function))
 
     def _insert_stack(self, stack: Stack) -> int | None:
         if not stack:
             return None
         self._stacks += 1
         for position, frame in enumerate(stack):
-            self._insert("stack_frame", (self._stacks, position, self._frame(frame)))
+            self._file.insert("stack_frame", (self._stacks, position, self._frame(frame)))
         return self._stacks
 
     def _insert_call(self, call: Call) -> int:
         resource = (call.resource.kind, call.resource.name) if call.resource else (None, None)
-        return self._insert("call", (None, call.name, *resource, call.detail))
+        return self._file.insert("call", (None, call.name, *resource, call.detail))
 
     def _insert_call_site(self, site: CallSite) -> int:
         handler = self._handler(site.process_id, site.handler) if site.handler else None
         place = (site.process_id, handler, self._call(site.call), self._stack(site.stack))
-        return self._insert("call_site", (None, *place, 0, 0, 0))
+        return self._file.insert("call_site", (None, *place, 0, 0, 0))
 
     def _insert_handler(self, process_id: int, handler: Handler) -> int:
         key = (process_id, handler.name, handler.file, handler.line)
-        self._execute("INSERT OR IGNORE INTO handler (process, name, file, line) VALUES (?, ?, ?, ?)", key)
+        self._file.execute("INSERT OR IGNORE INTO handler (process, name, file, line) VALUES (?, ?, ?, ?)", key)
         query = "SELECT id FROM handler WHERE process = ? AND name = ? AND file = ? AND line = ?"
-        return int(self._execute(query, key).fetchone()[0])
-
-    def _insert(self, table: str, row: Sequence[Value]) -> int:
-        places = ", ".join("?" * len(row))
-        return self._execute(f"INSERT INTO {table} VALUES ({places})", row).lastrowid or 0
-
-    def _execute(self, statement: str, row: Sequence[Value] = ()) -> sqlite3.Cursor:
-        with self._stopping():
-            try:
-                return self._db.execute(statement, row)
-            except (UnicodeEncodeError, OverflowError):
-                return self._db.execute(statement, [_storable(value) for value in row])
-
-    @contextmanager
-    def _stopping(self) -> Iterator[None]:
-        """Around every use of the database: an error of it ends the recording."""
-        if self._stopped:
-            raise RecordingStopped(self._stopped)
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            self._stop(_reason(error), error)
-
-    def _check_in_place(self) -> None:
-        """Do not go on recording into a file that was deleted or replaced: it would be lost."""
-        try:
-            inode = os.stat(self._path).st_ino
-        except OSError:
-            inode = 0
-        if inode != self._inode and not self._stopped:
-            self._stop(f"{self._path} was deleted, moved or replaced", None)
-
-    def _stop(self, reason: str, error: Exception | None) -> NoReturn:
-        self._stopped = reason
-        with suppress(sqlite3.Error):
-            self._db.rollback()
-        # On a full disk the note still finds room as a rule: in the log, which the checkpoint
-        # empties, or in the space that the commit which failed had taken.
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with suppress(sqlite3.Error):
-            text = _storable(f"recording stopped: {reason}")
-            self._db.execute("INSERT OR IGNORE INTO note (text) VALUES (?)", (text,))
-            self._db.commit()
-        raise RecordingStopped(reason) from error
+        return int(self._file.execute(query, key).fetchone()[0])
 
 
 def _first_bucket_reaching(duration_ns: int) -> int:
@@ -376,41 +295,3 @@ def _first_bucket_reaching(duration_ns: int) -> int:
 
 def _interning(insert: Callable[P, Id]) -> Callable[P, Id]:
     return cast("Callable[P, Id]", lru_cache(maxsize=INTERNED_MAX)(insert))
-
-
-def _storable(value: Value) -> Value:
-    """What SQLite cannot take, made so: names that are not UTF-8 (they arrive as lone
-    surrogates), and unsigned 64-bit cells that a dying process filled with nonsense."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return max(-INTEGER_MAX, min(value, INTEGER_MAX)) if isinstance(value, int) else value
-
-
-def _reason(error: sqlite3.Error) -> str:
-    text = str(error)
-    return "the disk is full" if "disk is full" in text else f"the file could not be written ({text})"
-
-
-def _open(path: Path, row: tuple[Value, ...]) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
-    try:
-        # The tables come first, then WAL: so the file by itself, without its log, is a recording.
-        schema.create(db)
-        columns = "source, command, level, threshold_ns, started_ns, started_wall_s, last_ns"
-        db.execute(f"INSERT INTO recording ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", [_storable(v) for v in row])
-        db.commit()
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-@contextmanager
-def _undone_on_failure(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        release(path)
-        raise UnreadableInput(f"cannot begin {path}: {_reason(error)}; give another place with -o") from error

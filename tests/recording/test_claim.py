@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stallscope.errors import UnreadableInput
+from stallscope.recording.file import RecordingStopped
 from stallscope.recording.reader import read
-from stallscope.recording.writer import RecordingStopped
 from tests.recording.examples import STARTED_NS, new_writer, with_one_loop
 from tests.recording.privilege import without_privilege
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from stallscope.errors import UnreadableInput
+from stallscope.recording.file import RecordingStopped
 from stallscope.recording.reader import read
-from stallscope.recording.writer import SECOND_NS, RecordingStopped, Writer
+from stallscope.recording.writer import SECOND_NS, Writer
 from tests.recording.examples import STARTED_NS, new_writer, with_one_loop
 from tests.recording.recorder import record_second
 

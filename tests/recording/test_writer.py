@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from stallscope.agent.layout import BUCKETS, bounds_ns, bucket_of
+from stallscope.recording.file import RecordingStopped
 from stallscope.recording.nouns import Call, Frame, Handler, Missing, Resource, Span, Stall
 from stallscope.recording.reader import read
 from stallscope.recording.store import store
-from stallscope.recording.writer import SECOND_NS, RecordingStopped
+from stallscope.recording.writer import SECOND_NS
 from tests.recording.examples import (
     EVERYTHING,
     HUNG,
@@ -287,7 +288,7 @@ def test_a_recording_in_progress_can_be_read(path: Path) -> None:
 
 
 def test_closing_while_somebody_reads_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stallscope.recording.writer.BUSY_S", 0.01)
+    monkeypatch.setattr("stallscope.recording.file.BUSY_S", 0.01)
     writer = with_one_loop(path)
     writer.commit()
     reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
