@@ -116,5 +116,6 @@ def _hint(absent: Path, current: list[Path]) -> str:
 def _exit_code(verdict: Verdict, *, required: bool) -> int:
     if verdict.failed:
         return 1
-    shown = verdict.baseline_runs and verdict.outcome != "inconclusive"
+    # A warning hides what could not be shown from the outcome, not from who asks for a verdict.
+    shown = verdict.baseline_runs and all(one.outcome != "inconclusive" for one in verdict.results)
     return 4 if required and not shown else 0

@@ -21,9 +21,11 @@ def _why(verdict: Verdict) -> str:
     if verdict.outcome == "pass":
         against = count(verdict.baseline_runs, "run") if verdict.baseline_runs else "no baseline"
         return f"nothing is worse ({count(verdict.runs, 'run')} against {against})"
+    unshown = [_could_show(one) for one in verdict.results if one.outcome == "inconclusive"]
     if verdict.outcome == "inconclusive":
-        return "; ".join(_could_show(one) for one in told)
-    return "; ".join(brief(one, verdict) for one in told)
+        return "; ".join(unshown)
+    found = [brief(one, verdict) for one in told]
+    return "; ".join([*found, *unshown] if verdict.outcome == "warn" else found)
 
 
 def _could_show(result: Result) -> str:

@@ -1,6 +1,7 @@
-"""False alarms and power of the gate, beside its peers' rules: ``python -m tests.benchmarks.gate DIRECTORY``.
+"""False alarms and power of the gate, beside its peers' rules: ``python -m tests.benchmarks.gate DIRECTORY ...``.
 
-DIRECTORY holds what `tests.benchmarks.gate_recordings` made.  A pair is a baseline and a current side of one, three or
+Each DIRECTORY holds what one run of `tests.benchmarks.gate_recordings` made; pairs are drawn within it, since another
+version of the recorder may know of more calls.  A pair is a baseline and a current side of one, three or
 five runs each.  With one run a side, each recording without a regression is in one pair of identical code at most, so
 these pairs are independent of each other; and each recording with a regression is in one pair, against a baseline
 drawn from those without.  With three and five, sides are drawn from the same recordings again and again: no recording
@@ -60,21 +61,28 @@ def main() -> None:
     """Print one table of identical code, and one of each regression."""
     options = _options()
     drawn = random.Random(options.seed)
-    made = [_made(path) for path in sorted(options.directory.glob("*.json"))]
-    drawn.shuffle(made)
-    clean = [one for one in made if one.regression == "none"]
-    print(f"{len(made)} recordings, {len(clean)} of them of identical code; hogs {_spread(made)}")
+    groups = [[_made(path) for path in sorted(directory.glob("*.json"))] for directory in options.directories]
+    for made in groups:
+        drawn.shuffle(made)
+        clean = sum(one.regression == "none" for one in made)
+        print(f"{len(made)} recordings, {clean} of them of identical code; hogs {_spread(made)}")
     for runs in (1, 3, 5):
         print(f"\n{runs} run(s) a side")
-        _print_row("identical", list(_identical(clean, runs, drawn)))
-        for name in REGRESSIONS[1:]:
-            worse = [one for one in made if one.regression == name]
-            _print_row(name, list(_regressed(clean, worse, runs, drawn)))
+        for name in REGRESSIONS:
+            _print_row(name, [pair for made in groups for pair in _pairs(made, name, runs, drawn)])
+
+
+def _pairs(made: Sequence[Made], name: str, runs: int, drawn: random.Random) -> Iterator[Pair]:
+    clean = [one for one in made if one.regression == "none"]
+    if name == "none":
+        yield from _identical(clean, runs, drawn)
+    else:
+        yield from _regressed(clean, [one for one in made if one.regression == name], runs, drawn)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIRECTORY")
     parser.add_argument("--seed", type=int, default=7)
     return parser.parse_args()
 
@@ -139,8 +147,12 @@ def _print_row(name: str, pairs: Sequence[Pair]) -> None:
     verdicts = [verdict_on(pair) for pair in pairs]
     failed = Counter(one.rule for verdict in verdicts for one in verdict.results if one.outcome == "fail")
     outcomes = Counter(verdict.outcome for verdict in verdicts)
-    print(f"  {name}: {len(pairs)} pairs: " + ", ".join(f"{what} {n}" for what, n in outcomes.most_common()))
+    told = "identical" if name == "none" else name
+    print(f"  {told}: {len(pairs)} pairs: " + ", ".join(f"{what} {n}" for what, n in outcomes.most_common()))
     print(f"    gate    {outcomes['fail'] / len(pairs):.3f}  " + _rules(failed, len(pairs)))
+    unshown = [any(one.outcome == "inconclusive" for one in verdict.results) for verdict in verdicts]
+    silent = fmean(not verdict.failed and not told for verdict, told in zip(verdicts, unshown, strict=True))
+    print(f"            {silent:.3f} neither failed nor said that the data could not have shown it")
     ample = [verdict.failed for verdict, pair in zip(verdicts, pairs, strict=True) if _is_ample(pair)]
     if ample:
         print(f"    gate    {fmean(ample):.3f}  of the {len(ample)} with {AMPLE:,} iterations a run or more")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stallscope.recording.nouns import CallSite, Stall
+from stallscope.recording.nouns import CallSite, Fidelity, Stall
 from stallscope.recording.store import store
-from tests.analysis.recordings import MS
+from tests.analysis.recordings import MS, loop
 from tests.gate.runs import OLD, OPEN, computing, made, site
 from tests.ingest.expected import TRACES
 from tests.recording.examples import new_writer
@@ -46,8 +48,8 @@ def stallscope(project: Path) -> Stallscope:
     return call
 
 
-def write(path: Path, stalls: Sequence[Stall] = (), sites: Sequence[CallSite] = (site(OLD),)) -> Path:
-    recorded = made(stalls, sites)
+def write(path: Path, stalls: Sequence[Stall] = (), sites: Sequence[CallSite] = (site(OLD),), **changes: Any) -> Path:
+    recorded = made(stalls, sites, **changes)
     writer = new_writer(path)
     store(recorded, writer)
     writer.close(-recorded.started_ns * 1_000_000_000)  # recordings that end at different times are different ones
@@ -132,6 +134,47 @@ def test_budgets_come_from_pyproject_and_the_command_line_has_the_last_word(
     stallscope("baseline", "update", "slow.stall")
     assert (project / "ci" / "base.jsonl").exists()
     stallscope("gate", "slow.stall", "--handler-max", "Server.handle=1us", code=1)
+
+
+def test_a_warning_hides_from_nobody_that_the_runs_could_not_have_shown_a_stall(
+    stallscope: Stallscope, project: Path, old: Path
+) -> None:
+    few = loop([50_000] * 1_000)  # and calls that are drawn, as the pulse does: neither says enough
+    write(project / "one.stall", sites=(site(OLD), site(OPEN, hits=2)), loops=(few,), fidelity=Fidelity("pulse"))
+    told = stallscope("gate", "one.stall", "--baseline", "old.stall", "--require-verdict", code=4).stdout
+    told = " ".join(told.split())
+    assert told.startswith("warn: perhaps a new blocking call, openat(/etc/shop.conf)")
+    assert "; too little data: no less than stalls where the baseline has none could have been shown (8 stalls" in told
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_branches_that_each_accepted_a_run_merge(stallscope: Stallscope, project: Path, old: Path, new: Path) -> None:
+    def git(*words: str) -> None:
+        own = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *own, *words], cwd=project, check=True, capture_output=True)
+
+    def accept(branch: str, run: str, pattern: str) -> None:
+        git("checkout", "-q", "-B", branch, "trunk")
+        stallscope("baseline", "update", run)
+        stallscope("baseline", "accept", pattern, "--reason", branch)
+        git("commit", "-qam", branch)
+
+    write(project / "else.stall", sites=(site(OLD), site(OPEN, function="Server.start")))
+    (project / ".gitattributes").write_text("stallscope-baseline.jsonl merge=union\n")
+    git("init", "-q", "-b", "trunk")
+    stallscope("baseline", "update", "old.stall")
+    git("add", ".gitattributes", "stallscope-baseline.jsonl")
+    git("commit", "-qm", "begin")
+    accept("one", "new.stall", "*:one")
+    accept("two", "else.stall", "*:two")
+    git("merge", "-q", "-m", "both", "one")
+    told = json.loads(stallscope("baseline", "show", "--json").stdout)
+    assert (len(told["runs"]), len(told["sites"])) == (3, 3)
+    for run in ("new.stall", "else.stall"):
+        assert stallscope("gate", run).stdout.startswith("pass")
+    stallscope("baseline", "update", "new.stall")  # writes it sorted again
+    lines = (project / "stallscope-baseline.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)) == 9
 
 
 def test_known_culprits_of_pyproject(stallscope: Stallscope, project: Path, old: Path, new: Path) -> None:
