@@ -24,6 +24,11 @@ def start(config: Dict[str, Any]) -> Any:
     return _agent
 
 
+def is_aboard() -> bool:
+    """Whether this process is observed already."""
+    return _agent is not None and bool(_agent.alive[0])
+
+
 def stop() -> None:
     """Unhook everything and forget."""
     global _agent

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 from _functools import partial  # type: ignore[import-not-found]
-from _thread import get_ident
+from _thread import get_ident, get_native_id
 from _weakref import ref
 from time import monotonic_ns
 
@@ -20,6 +20,7 @@ from .memory import Memory, alive_page, send_memory
 from .pauses import Pauses
 from .pulse import Pulse, load, main_has_ended
 from .slots import LoopSlots
+from .thread_facts import StandingFiles
 from .trio_hooks import TrioHooks
 from .twisted_hooks import TwistedHooks
 from .watchdog import Ended, Watchdog
@@ -34,9 +35,12 @@ class Agent:
 
     ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid`` (0: not to be seen from here),
     ``follow``; and ``attached``, true in a process that runs already: then the watchdog works at once, until it is
-    asked to leave. In such a process ``brought`` are the library's modules that were imported for our sake,
-    ``running`` is the main thread's (loop or None, identity, number), ``hand_over`` stands in for the socket,
-    ``rest`` lets the program run between two steps of the start, and ``freely`` calls what lets it run by itself.
+    asked to leave. ``standing`` is for a process that runs loops one after another, thousands of them, in the thread
+    that starts the agent, such as a test session: what each costs to come and go is then spent once, and the watchdog
+    looks once a threshold as long as nothing is overdue. In an attached process ``brought`` are the library's modules
+    that were imported for our sake, ``running`` is the main thread's (loop or None, identity, number), ``hand_over``
+    stands in for the socket, ``rest`` lets the program run between two steps of the start, and ``freely`` calls what
+    lets it run by itself.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -154,7 +158,9 @@ class Agent:
             state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop))
             self.exact_loops[loop_at] = state
         else:
-            state = LoopState(loop_at, tid, ident, ref(loop))
+            standing = self._standing
+            files = standing if standing is not None and standing.tid == tid else None
+            state = LoopState(loop_at, tid, ident, ref(loop), files)
             state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
         self.pauses.install()
@@ -212,6 +218,7 @@ class Agent:
         self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None
         self.slots = LoopSlots(self.memory, layout.UNDECLARED if self.config.get("pulse") else layout.LOOPS)
+        self._standing = StandingFiles(get_native_id()) if self.config.get("standing") else None
         self.pauses: Any = Pauses(self, self.quarter_ns // 2)
         self.watchdog: Any = Watchdog(self)
 
@@ -276,6 +283,8 @@ class Agent:
         if self.pulse is not None:
             self.pulse.stop()
             self.pulse = None
+        if self._standing is not None:
+            self._standing.let_go()
         self.pauses.uninstall()
         atexit.unregister(self._at_exit)
         if self.attached:

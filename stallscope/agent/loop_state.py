@@ -25,13 +25,15 @@ class LoopState:
 
     exact = False
 
-    def __init__(self, loop_at: int, tid: int, ident: int, loop: Callable[[], Any]) -> None:
+    def __init__(
+        self, loop_at: int, tid: int, ident: int, loop: Callable[[], Any], files: Optional[ThreadFiles] = None
+    ) -> None:
         self.loop = loop  # a weak reference, or what stands in for one
         self.loop_at = loop_at
         self.cell = loop_at // layout.CELL
         self.base = (loop_at + layout.LOOP_HISTOGRAM_AT) // layout.CELL
         self.tid = tid
-        self.files = ThreadFiles(tid)
+        self.files = files or ThreadFiles(tid)
         self.ident = ident
         self.seen = 0  # when the watchdog last looked, ns, and
         self.cpu_ns: Optional[int] = None  # the CPU time of the thread at that moment

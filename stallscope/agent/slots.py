@@ -9,7 +9,7 @@ from . import layout, text
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, Optional, Tuple
 
     from .memory import Memory
 
@@ -20,15 +20,14 @@ class LoopSlots:
     def __init__(self, memory: Memory, count: int) -> None:
         self._memory = memory
         self._count = count
-        self._given: Dict[str, int] = {}  # "thread identity" -> byte offset of its slot
+        self._given: Dict[Tuple[str, str, int, Optional[str]], int] = {}  # whose -> byte offset of its slot
 
     def take(self, kind: str, loop_name: str, ident: int, tid: int) -> Optional[int]:
         """The slot that this thread's loops of this kind have had, or a fresh one, or one whose loop is long over.
 
         None: all are taken.
         """
-        identity = identity_of(kind, loop_name, ident, tid)
-        key = f"{tid} {identity}"
+        key = (kind, loop_name, tid, _thread_name(ident, tid))
         loop_at = self._given.get(key)
         cells = self._memory.cells
         if loop_at is not None and cells[loop_at // layout.CELL + layout.L_STATE] != layout.LOOP_OPEN:
@@ -40,7 +39,7 @@ class LoopSlots:
                 self._given = {known: at for known, at in self._given.items() if at != loop_at}
                 self._given[key] = loop_at
                 self._prepare(loop_at, tid)
-                name(self._memory, loop_at, identity)
+                name(self._memory, loop_at, identity_of(kind, loop_name, ident, tid))
                 cells[layout.H_LOOPS] = max(cells[layout.H_LOOPS], slot + 1)
                 return loop_at
         return None

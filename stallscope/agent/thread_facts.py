@@ -82,7 +82,7 @@ class ThreadFiles:
     """
 
     def __init__(self, tid: int) -> None:
-        self._tid = tid
+        self.tid = tid
         self._files = [_opened(f"/proc/self/task/{tid}/{name}") for name in ("schedstat", "syscall", "status")]
 
     def cpu_ns(self) -> Optional[int]:
@@ -90,7 +90,7 @@ class ThreadFiles:
 
         The time in ``schedstat`` will not do: of a running thread it is brought up to date at ticks of 4 ms only.
         """
-        return cpu_ns_of(self._tid)
+        return cpu_ns_of(self.tid)
 
     def facts(self) -> Facts:
         """Read everything; against a busy thread only what shows that it is busy. Never raises."""
@@ -114,6 +114,20 @@ class ThreadFiles:
                     _close(held[0])
             except OSError:
                 continue
+
+
+class StandingFiles(ThreadFiles):
+    """Those of a thread that runs one loop after another: opened once, and closed by ``let_go`` alone.
+
+    To open and close them took 0.15 ms a run, and a test session runs loops thousands of times.
+    """
+
+    def close(self) -> None:
+        """A loop's run is over; there will be more."""
+
+    def let_go(self) -> None:
+        """Close them."""
+        ThreadFiles.close(self)
 
 
 def cpu_ns_of(tid: int) -> Optional[int]:

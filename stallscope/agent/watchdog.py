@@ -74,6 +74,7 @@ class Watchdog:
         self._memory = agent.memory
         self._quarter_ns = agent.quarter_ns
         self._period_ns = max(agent.quarter_ns, _SHORTEST_PERIOD_NS)
+        self._calm_ns = agent.threshold_ns if agent.config.get("standing") else self._period_ns
         self._thread_runs = False
         self._work = allocate_lock()  # held while at work, so that shutdown does not cut a record in two
         self._second = 0
@@ -153,8 +154,10 @@ class Watchdog:
         """
         pulse = self._agent.pulse
         if pulse is None:
-            planned: int = monotonic_ns() + self._period_ns
-            sleep(self._period_ns / 1e9)
+            calm = not any(state.progress is not None for state in list(self._agent.open_loops))
+            rest_ns = self._calm_ns if calm else self._period_ns
+            planned: int = monotonic_ns() + rest_ns
+            sleep(rest_ns / 1e9)
         else:
             rest_ns = self._exact_rest_ns()
             planned = monotonic_ns() + rest_ns

@@ -11,11 +11,6 @@ from typing import Any
 
 from stallscope.errors import UnreadableInput
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 BASELINE = "stallscope-baseline.jsonl"
 """What a baseline is called unless pyproject.toml says otherwise."""
 
@@ -49,6 +44,10 @@ def find_project(start: Path) -> Project:
 
 
 def _parsed(file: Path) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from stallscope.collect.memory_reader import LoopSlot, MemoryReader
 from stallscope.collect.stalls import MALFORMED, executor_of, site_of, stall_of
 from stallscope.recording.nouns import Handler, Missing, Stall
@@ -37,7 +35,8 @@ class Observed:
         self._handlers: dict[int, int] = {}
         self._named: dict[int, Handler] = {}
         parent, runtime = int(greeting["parent"]), str(greeting["runtime"])
-        self._id = writer.process(self.pid, parent, _command_of(self.pid), runtime, reader.started_ns)
+        command = str(greeting.get("command") or _command_of(self.pid))
+        self._id = writer.process(self.pid, parent, command, runtime, reader.started_ns)
 
     @property
     def suppressed(self) -> int:
@@ -176,6 +175,8 @@ class Observed:
 
 
 def _command_of(pid: int) -> str:
+    import psutil  # 15 ms, for a name: not where the greeting brings it
+
     try:
         return " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:

@@ -6,26 +6,34 @@ process of its own here but a thread, and what the loops' histograms hold is rea
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-import time
 from _thread import start_new_thread
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
+from time import monotonic, monotonic_ns, sleep, time  # now: a test may put others in their place
 
 from stallscope import agent
 from stallscope.agent import layout
-from stallscope.collect.collector import DRAIN_S, Collector
+from stallscope.agent.memory import Memory
+from stallscope.collect.collector import Collector
 from stallscope.errors import NotObservable
 from stallscope.recording.nouns import CallSite, Missing, Stall
 from stallscope.recording.writer import Writer
 
 FLOOR_NS = 1_000_000
 """Iterations under a millisecond are not looked at one by one."""
-PATIENCE_S = 0.2
-"""How long a test that stalled waits for the details: the watchdog has them within a quarter of the threshold."""
+PATIENCE_S = 2.0
+"""How long a test that stalled beyond its budget waits for the details: they come in milliseconds, unless others keep
+the watchdog from a CPU; after 0.2 s some had not come, and the test passed."""
+MOST_STALLS = 256
+"""Held in memory; the agent gives details of 50 a second."""
+REST_S = 0.25
+"""Between two drains: a look at a test that stalled drains by itself."""
 _FLOOR = layout.bucket_of(FLOOR_NS)
 _OCTAVE = layout.SUB_BUCKETS * layout.CELL
 """Bytes: most looks find all octaves but one or two unchanged."""
@@ -35,11 +43,16 @@ _OCTAVE = layout.SUB_BUCKETS * layout.CELL
 class Seen:
     """What the loops of this process did since the last look."""
 
+    since_ns: int
+    until_ns: int
+    """Between two looks, on the monotonic clock: iterations that ended in this time."""
     longest_ns: int
     """The longest iteration, to 3 %; 0 where none lasted a millisecond."""
-    stalls: tuple[Stall, ...]
-    undetailed: int
-    """Stalls whose details did not come."""
+    at_most_ns: int
+    """What the longest iteration did not reach."""
+    stalls: int
+    withheld: int
+    """Stalls of the session, before these, whose details do not come."""
 
 
 class _Kept(Writer):
@@ -50,12 +63,12 @@ class _Kept(Writer):
             path,
             source="stallscope",
             threshold_ns=threshold_ns,
-            started_ns=time.monotonic_ns(),
-            started_wall_s=time.time(),
+            started_ns=monotonic_ns(),
+            started_wall_s=time(),
             force=True,
             command=command,
         )
-        self.fresh: list[Stall] = []
+        self.fresh: deque[Stall] = deque(maxlen=MOST_STALLS)
         self.sites = 0
 
     def stall(self, stall: Stall) -> int:
@@ -69,9 +82,16 @@ class _Kept(Writer):
 
 
 class Aboard:
-    """Measures this process from `start` to `finish`."""
+    """Measures this process from `start` to `finish`.
+
+    Raises NotObservable where somebody is aboard already, before the recording takes the place of an older one.
+    """
 
     def __init__(self, path: Path, threshold_ns: int, command: str) -> None:
+        if "_stallscope_agent" in sys.modules:
+            raise NotObservable("this process is observed by stallscope run already: leave out one of the two")
+        if agent.is_aboard():
+            raise NotObservable("the test session around this one measures this process already: leave out one of them")
         self._threshold_ns = threshold_ns
         self._writer = _Kept(path, threshold_ns, command)
         self._collector = Collector(self._writer)
@@ -79,33 +99,38 @@ class Aboard:
         self._over = Event()
         self._counts: dict[int, bytes] = {}
         self._withheld = 0
+        self._looked_ns = monotonic_ns()
+        self._pid = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process that came aboard, and none forked from it: the recording is not the child's."""
+        return os.getpid() == self._pid
 
     def start(self) -> None:
-        """Come aboard.  Raises NotObservable where ``stallscope run`` is aboard already."""
-        if "_stallscope_agent" in sys.modules:
-            raise NotObservable("this process is observed by stallscope run already: leave out one of the two")
-        settings = {"threshold_ns": self._threshold_ns, "socket": self._collector.socket_path, "follow": False}
-        self._agent = agent.start({**settings, "owner_pid": os.getpid()})
-        self._drain()
+        """Come aboard."""
+        settings = {"threshold_ns": self._threshold_ns, "owner_pid": os.getpid(), "follow": False, "standing": True}
+        self._agent = agent.start({**settings, "hand_over": self._take})
         start_new_thread(self._keep_draining, ())  # threading.enumerate() is the tests' own
 
     def look(self) -> Seen:
-        """What happened since the last look; waits a moment for the details of stalls, if there were any."""
-        longest, expected = self._fresh_counts()
-        if not expected:
-            return Seen(layout.bounds_ns(longest)[0] if longest else 0, (), 0)
-        deadline = time.monotonic() + PATIENCE_S
+        """What happened since the last look."""
+        since_ns, self._looked_ns = self._looked_ns, monotonic_ns()
+        withheld, self._withheld = self._withheld, self._withheld_now()
+        longest, stalls = self._fresh_counts()
+        lo_ns, hi_ns = layout.bounds_ns(longest) if longest else (0, 0)
+        return Seen(since_ns, self._looked_ns, lo_ns, hi_ns, stalls, withheld)
+
+    def details(self, seen: Seen) -> tuple[Stall, ...]:
+        """The stalls of what was seen last; waits a moment for them, and what does not come then is not told."""
+        deadline = monotonic() + PATIENCE_S
         while True:
             self._drain()
-            withheld = self._withheld_now()
-            if len(self._writer.fresh) + withheld - self._withheld >= expected or time.monotonic() > deadline:
-                break
-            time.sleep(0.001)
-        self._withheld = withheld
-        with self._lock:
-            stalls, self._writer.fresh = tuple(self._writer.fresh), []
-        longest_ns = max((stall.duration_ns for stall in stalls), default=layout.bounds_ns(longest)[0])
-        return Seen(longest_ns, stalls, max(0, expected - len(stalls)))
+            with self._lock:
+                known = [stall for stall in self._writer.fresh if seen.since_ns <= _end_ns(stall) <= seen.until_ns]
+            if len(known) + self._withheld_now() - seen.withheld >= seen.stalls or monotonic() > deadline:
+                return tuple(known)
+            sleep(0.001)
 
     def keep_sites(self, sites: Sequence[CallSite], missing: Sequence[Missing]) -> None:
         """Add call sites that were found by other means, unless the agent knows them better."""
@@ -129,8 +154,11 @@ class Aboard:
         """Of this process in the recording."""
         return 1
 
+    def _take(self, memory: Memory, greeting: str) -> None:
+        self._collector.take(os.dup(memory.fd), {**json.loads(greeting), "command": " ".join(sys.orig_argv)})
+
     def _keep_draining(self) -> None:
-        while not self._over.wait(DRAIN_S):
+        while not self._over.wait(REST_S):
             self._drain()
 
     def _drain(self) -> None:
@@ -159,6 +187,10 @@ class Aboard:
                         highest = max(highest, bucket)
                         stalls += more if bucket > first_stall else 0
         return highest, stalls
+
+
+def _end_ns(stall: Stall) -> int:
+    return stall.start_ns + stall.duration_ns
 
 
 def _grown(now: bytes, before: bytes, at: int) -> Iterator[tuple[int, int]]:

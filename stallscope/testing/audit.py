@@ -100,7 +100,7 @@ class Audit:
     def start(self) -> None:
         """Begin to listen."""
         self._deaf = False
-        sys.addaudithook(self._hook)
+        sys.addaudithook(_hook_of(self))
 
     def stop(self) -> None:
         """Listen no more."""
@@ -115,16 +115,14 @@ class Audit:
         """Every place heard, for a recording; durations are not known, and said to be missing."""
         return [CallSite(process_id, None, one.call, one.stack, one.hits, 0, 0) for one in self.known.values()]
 
-    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        told = EVENTS.get(event)
-        if told is None or self._deaf or _get_running_loop() is None:
-            return
+    def hear(self, event: str, args: tuple[Any, ...]) -> None:
+        """An event of `EVENTS`, from the hook."""
         me = get_ident()
-        if me in self._busy:  # a path's own __fspath__, say, may open a file
-            return
+        if self._deaf or _get_running_loop() is None or me in self._busy:
+            return  # a path's own __fspath__, say, may open a file
         self._busy.add(me)
         try:
-            self._hear(told, args)
+            self._hear(EVENTS[event], args)
         except Exception:  # what is raised here would be raised in the program's call
             self._deaf = True
         finally:
@@ -133,7 +131,7 @@ class Audit:
     def _hear(self, told: tuple[str, ResourceKind, Told], args: tuple[Any, ...]) -> None:
         name, kind, resource_of = told
         resource = resource_of(args)
-        places = _places(sys._getframe(2)) if resource is not None else None
+        places = _places(sys._getframe(3)) if resource is not None else None
         if resource is None or places is None:
             return
         key = (name, *((id(code), line) for code, line in places))
@@ -145,6 +143,21 @@ class Audit:
             heard = self.known[key] = Heard(Call(name, Resource(kind, resource)), stack, places)
         heard.hits += 1
         self._fresh[id(heard)] = heard
+
+
+def _hook_of(audit: Audit) -> Callable[[str, tuple[Any, ...]], None]:
+    """What the interpreter calls for every event there is, some hundred a test, most of them none of ours.
+
+    A function, and no bound method: before each call CPython asks the hook for ``__cantrace__``, and a bound method's
+    answer, an AttributeError that is raised and dropped, took three times as long as all the rest.
+    """
+    events, hear = EVENTS, audit.hear
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in events:
+            hear(event, args)
+
+    return hook
 
 
 def _places(frame: FrameType | None) -> list[_Place] | None:

@@ -140,30 +140,37 @@ class Worker:
 
     def forget(self) -> None:
         """What happened so far is not the next test's."""
-        self._aboard.look()
-        self._audit.look()
+        if self._aboard.is_here:
+            self._aboard.look()
+            self._audit.look()
 
     def judge(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Look at what a phase of a test did, and fail it if that is more than it may."""
+        if not self._aboard.is_here:  # pytest-forked runs each test in a child
+            return
         seen = self._aboard.look()
         heard = self._audit.look()
-        setattr(report, _KEY, (seen.longest_ns, len(seen.stalls) + seen.undetailed))
+        setattr(report, _KEY, (seen.longest_ns, seen.stalls))
         if not seen.stalls and not heard:
             return
         budget = self._suite.budget_of(item)
-        if not seen.stalls and not budget.forbids_blocking:
+        limit_ns = budget.max_stall_ns
+        long = self._aboard.details(seen) if limit_ns is not None and seen.at_most_ns > limit_ns else ()
+        if not long and not (heard and budget.forbids_blocking):
             return
         sites = [CallSite(1, None, one.call, one.stack, one.hits, 0, 0) for one in heard]
         ours = [site for site in sites if not _is_tests_own(site, item)]
         settings = self._settings
         from stallscope.testing.judging import judged  # the whole analysis: only where there is something to judge
 
-        failure = judged(seen.stalls, ours, budget, settings.threshold_ns, settings.relative, date.today())
+        failure = judged(long, ours, budget, settings.threshold_ns, settings.relative, date.today())
         if failure is not None:
             _fail(report, failure, budget)
 
     def finish(self) -> None:
         """Leave the process."""
+        if not self._aboard.is_here:
+            return
         self._audit.stop()
         sites = self._audit.call_sites(self._aboard.process_id)
         self._aboard.keep_sites(sites, [Missing(UNSEEN, WHY_UNSEEN)])

@@ -182,7 +182,7 @@ def as_nobody(*command: str, cwd: str = "/") -> subprocess.Popen[str]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_unprivileged_user_attaches_to_a_process_of_their_own() -> None:
     python, version = "/usr/bin/python3", f"{sys.version_info[0]}.{sys.version_info[1]}"
-    asked = "import sys, stallscope.cli, psutil; print('%d.%d' % sys.version_info[:2])"
+    asked = "import sys, stallscope.cli.app, psutil; print('%d.%d' % sys.version_info[:2])"
     found, complaint = as_nobody(python, "-c", asked).communicate(timeout=PATIENCE_S)
     if found.strip() != version:
         pytest.skip(f"another user cannot run us here: {complaint.strip()[-200:] or found}")

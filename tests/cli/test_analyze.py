@@ -116,7 +116,7 @@ def test_a_terminal_without_unicode_gets_a_report(stalled: Path) -> None:
 
 def test_help_does_not_load_what_it_does_not_need() -> None:
     heavy = "{'rich.console', 'hdrh.histogram', 'sqlite3', 'stallscope.analysis.examine'}"
-    program = f"import sys; import stallscope.cli as cli; cli._app(); print({heavy} & set(sys.modules))"
+    program = f"import sys; from stallscope.cli.app import app; app(); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

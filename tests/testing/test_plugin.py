@@ -30,6 +30,8 @@ async def quick():
     await asyncio.sleep(0)
 """
 INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+ROOMY = "--stallscope-max-stall=50ms"
+"""Of 120 ms asleep a loaded machine leaves less than 100 that are surely the program's own."""
 Suite = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -160,7 +162,8 @@ def test_a_test_that_fails_already_keeps_its_own_reason(suite: Suite) -> None:
 def test_a_stall_of_a_fixture_is_the_fixtures(suite: Suite) -> None:
     done = suite(
         "import pytest_asyncio\n@pytest_asyncio.fixture\nasync def slow():\n    await app.stall()\n    yield\n"
-        "async def test_one(slow):\n    pass\nasync def test_two():\n    await app.quick()\n"
+        "async def test_one(slow):\n    pass\nasync def test_two():\n    await app.quick()\n",
+        ROOMY,
     )
     assert outcomes(done) == {"passed": 1, "error": 1}, done.stdout
 
@@ -187,6 +190,16 @@ def test_unused_it_imports_nothing(suite: Suite, tmp_path: Path) -> None:
     )
     assert outcomes(done) == {"passed": 1}, done.stdout
     assert not (tmp_path / "pytest.stall").exists()
+
+
+def test_without_a_stall_it_imports_neither_the_command_line_nor_the_analysis(suite: Suite) -> None:
+    done = suite(
+        "async def test_quick():\n    await app.quick()\n"
+        "def test_modules():\n"
+        "    assert 'stallscope.testing.suite' in sys.modules\n"
+        "    assert not {'rich', 'typer', 'psutil', 'hdrh', 'stallscope.analysis.examine'} & set(sys.modules)\n",
+    )
+    assert outcomes(done) == {"passed": 2}, done.stdout
 
 
 def test_it_leaves_the_process_as_it_was(suite: Suite) -> None:
@@ -236,3 +249,79 @@ def test_a_process_that_run_observes_is_refused(suite: Suite, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 4
     assert "observed by stallscope run already" in done.stderr + done.stdout
+
+
+def test_a_test_that_a_child_runs_is_not_judged_there(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import os, pytest\nfrom _pytest.runner import runtestprotocol\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_protocol(item, nextitem):\n"
+        "    if item.name != 'test_forked':\n        return None\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os._exit(10 + sum(report.failed for report in runtestprotocol(item, log=False, nextitem=nextitem)))\n"
+        "    print('the child left with', os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "    return True\n"
+    )
+    done = suite(
+        "async def test_forked():\n    await app.stall()\nasync def test_after():\n    await app.stall()\n",
+        "-s",
+        "-n0",
+        ROOMY,
+    )
+    assert "the child left with 10" in done.stdout, done.stdout + done.stderr
+    recording = read(tmp_path / "pytest.stall")
+    assert recording.complete, done.stdout
+    assert len(recording.processes) == 1
+    assert len([one for one in recording.stalls if one.duration_ns > 110_000_000]) == 1, done.stdout
+
+
+def test_a_session_inside_a_session_is_refused_and_harms_neither(suite: Suite, tmp_path: Path) -> None:
+    done = suite(
+        "pytest_plugins = 'pytester'\n"
+        "def test_measured(pytester):\n"
+        "    pytester.makepyfile('def test_x(): pass')\n"
+        "    inner = pytester.runpytest_inprocess('--stallscope')\n"
+        "    assert inner.ret == pytest.ExitCode.USAGE_ERROR\n"
+        "    assert 'measures this process already' in inner.stderr.str() + inner.stdout.str()\n"
+        "    assert not (pytester.path / 'pytest.stall').exists()\n"
+        "def test_plain(pytester):\n"
+        "    pytester.makepyfile('def test_x(): pass')\n"
+        "    pytester.runpytest_inprocess().assert_outcomes(passed=1)\n"
+        "async def test_after():\n    await app.stall()\n",
+        ROOMY,
+    )
+    assert outcomes(done) == {"passed": 2, "failed": 1}, done.stdout
+    assert len(read(tmp_path / "pytest.stall").stalls) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("os._exit(3)", 3), ("raise KeyboardInterrupt", 2), ("os.kill(os.getpid(), 9)", -9)]
+)
+def test_a_session_that_breaks_off_leaves_a_recording(suite: Suite, tmp_path: Path, end: str, code: int) -> None:
+    tests = "async def test_stall():\n    await app.stall()\n    await asyncio.sleep(1.5)\n"
+    done = suite(f"{tests}def test_end():\n    {end}\n")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert [stall.duration_ns > 110_000_000 for stall in read(tmp_path / "pytest.stall").stalls] == [True]
+
+
+def test_a_clock_of_the_tests_own_is_not_ours(suite: Suite) -> None:
+    done = suite(
+        "@pytest.fixture\ndef stopped(monkeypatch):\n"
+        "    for name in ('monotonic', 'monotonic_ns', 'time'):\n"
+        "        monkeypatch.setattr(time, name, lambda: 1)\n"
+        "def test_stopped(stopped):\n    loop = asyncio.new_event_loop()\n"
+        "    loop.time = iter(range(10**6)).__next__\n"
+        "    loop.run_until_complete(app.stall())\n    loop.close()\n"
+    )
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    assert "The event loop stood still" in done.stdout
+
+
+def test_names_of_tests_may_hold_anything(suite: Suite) -> None:
+    done = suite(
+        "@pytest.mark.parametrize('odd', ['a b', '\\n', '\\u00e9', '\\udc80', '[red]x[/red]', '::', '\\x1b[31m'])\n"
+        "async def test_odd(odd):\n    await app.stall()\n"
+    )
+    assert outcomes(done) == {"failed": 7}, done.stdout
+    assert "stall   test_it.py::test_odd[" in done.stdout.split("longest iterations of an event loop:")[1]

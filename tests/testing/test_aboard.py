@@ -1,0 +1,65 @@
+"""What the agent aboard a test session tells of each test: in a process of its own, where nothing else is aboard."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BEGINNING = """
+import asyncio, json, os, sys, time
+from pathlib import Path
+from stallscope.testing.aboard import Aboard
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+async def stall(seconds):
+    time.sleep(seconds)
+
+aboard = Aboard(Path("x.stall"), 10_000_000, "a test")
+aboard.start()
+"""
+
+
+def told(program: str, cwd: Path) -> Any:
+    """What a program prints that came aboard."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINNING + program], cwd=cwd, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_details_that_nobody_asked_for_are_not_the_next_tests(tmp_path: Path) -> None:
+    program = """
+asyncio.run(stall(0.05))
+first = aboard.look()
+asyncio.run(stall(0.03))
+second = aboard.look()
+details = aboard.details(second)
+print(json.dumps([first.stalls, second.stalls, [stall.duration_ns for stall in details]]))
+aboard.finish()
+"""
+    first, second, (duration_ns,) = told(program, tmp_path)
+    assert (first, second) == (1, 1)
+    assert 30e6 <= duration_ns < 50e6
+
+
+def test_loops_come_and_go_without_opening_or_leaving_a_descriptor(tmp_path: Path) -> None:
+    program = """
+opened = []
+sys.addaudithook(lambda event, args: event == "open" and "/proc/self/task" in str(args[0]) and opened.append(args[0]))
+before = descriptors()
+for _ in range(3):
+    asyncio.run(stall(0.02))
+between, during = descriptors(), len(opened)
+aboard.finish()
+print(json.dumps([before, between, during, descriptors()]))
+"""
+    before, between, during, after = told(program, tmp_path)
+    assert between == before
+    assert during == 0
+    assert after <= before - 3
