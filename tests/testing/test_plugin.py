@@ -17,7 +17,7 @@ APP = """
 import asyncio, os, socket, subprocess, threading, time
 
 async def stall():
-    time.sleep(0.12)
+    time.sleep(0.4)
 
 async def load():
     with open(os.devnull) as file:
@@ -31,7 +31,7 @@ async def quick():
 """
 INI = "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
 ROOMY = "--stallscope-max-stall=50ms"
-"""Of 120 ms asleep a loaded machine leaves less than 100 that are surely the program's own."""
+"""Of 400 ms asleep a loaded machine leaves some that are surely the program's own; of 120 it once left less than 50."""
 Suite = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -83,12 +83,12 @@ def test_a_stall_fails_its_test_with_line_call_and_remedy(suite: Suite, tmp_path
     done = suite(COUNTERPARTS[kind].format(call="stall"), *(["-o", "asyncio_mode=strict"] if ini else []))
     assert outcomes(done) == {"failed": 1}, done.stdout
     assert re.search(r"The event loop stood still for \d{3} ms, and may for 100 ms", done.stdout)
-    assert "app.py:5 stall:  time.sleep(0.12)" in done.stdout
+    assert "app.py:5 stall:  time.sleep(0.4)" in done.stdout
     assert "await asyncio.sleep(seconds)" in done.stdout
     assert re.search(r"\d{3} ms +\d+ stalls? +test_it.py::", done.stdout)
     recording = read(tmp_path / "pytest.stall")
     assert recording.complete
-    assert max(stall.duration_ns for stall in recording.stalls) > 110_000_000
+    assert max(stall.duration_ns for stall in recording.stalls) > 390_000_000
 
 
 @pytest.mark.parametrize("kind", COUNTERPARTS)
@@ -273,7 +273,7 @@ def test_a_test_that_a_child_runs_is_not_judged_there(suite: Suite, tmp_path: Pa
     recording = read(tmp_path / "pytest.stall")
     assert recording.complete, done.stdout
     assert len(recording.processes) == 1
-    assert len([one for one in recording.stalls if one.duration_ns > 110_000_000]) == 1, done.stdout
+    assert len([one for one in recording.stalls if one.duration_ns > 390_000_000]) == 1, done.stdout
 
 
 def test_a_session_inside_a_session_is_refused_and_harms_neither(suite: Suite, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_session_that_breaks_off_leaves_a_recording(suite: Suite, tmp_path: Pa
     tests = "async def test_stall():\n    await app.stall()\n    await asyncio.sleep(1.5)\n"
     done = suite(f"{tests}def test_end():\n    {end}\n")
     assert done.returncode == code, done.stdout + done.stderr
-    assert [stall.duration_ns > 110_000_000 for stall in read(tmp_path / "pytest.stall").stalls] == [True]
+    assert [stall.duration_ns > 390_000_000 for stall in read(tmp_path / "pytest.stall").stalls] == [True]
 
 
 def test_a_clock_of_the_tests_own_is_not_ours(suite: Suite) -> None:
