@@ -239,7 +239,8 @@ void close_loop(struct thread *t, bool counts)
 }
 
 /* The loop was found by its waits before it was declared. As long as nobody has named it, nobody has read its slot: what
- * was counted there moves, and the slot is as it was. Naming has the GIL, and so has our caller. */
+ * was counted there moves, and the slot is as it was. Naming has the GIL; our caller has it too, but where a loop enters
+ * the wait in which it was expected: one of asyncio's is not named in its first second, so that they do not meet. */
 static void move_counts(struct thread *t, uint64_t slot_at)
 {
     uint64_t *from = t->cells, *to = cells_at(slot_at);
