@@ -206,6 +206,7 @@ void run_begins(uint64_t rest)
     t->runs = true;
     t->rest = rest;
     t->epoll_fd = -1;  /* that of the first wait */
+    forget_iteration(t);
     iteration_begins(t, t->cells);
 }
 

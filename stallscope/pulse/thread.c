@@ -176,7 +176,8 @@ void takes_slot(struct thread *t, uint64_t slot_at)
     if (t->schedstat.fd < 0)
         kernel_open(t);
     t->ticks_of = 0;
-    forget_iteration(t);  /* one that the pulse's end broke off may have left something */
+    if (!t->runs)  /* what one that the pulse's end broke off has left; a run's first iteration is before its slot */
+        forget_iteration(t);
     base_set(t, &(struct reading){0, UNKNOWN, UNKNOWN}, 0);
     t->cells = cells_at(slot_at);
 }
