@@ -21,6 +21,7 @@ import pyte
 PATIENCE_S = 30
 _OTHER_SCREEN, _FIRST_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 _HIDE_CURSOR, _SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+_SIZES = ("COLUMNS", "LINES")  # rich believes them rather than the terminal, and pytest-xdist gives them to its workers
 
 
 class Terminal:
@@ -33,11 +34,12 @@ class Terminal:
         self.resize(80, 24)
         self._before = termios.tcgetattr(self._theirs)
         self._written = b""
+        surroundings = {name: value for name, value in os.environ.items() if name not in _SIZES}
         # In a process group of its own, but in our session: one without a parent there could not be stopped.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stallscope", *words], stdin=self._theirs, stdout=self._theirs,
             stderr=subprocess.PIPE, cwd=cwd, preexec_fn=os.setpgrp, text=True,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**surroundings, "TERM": "xterm-256color", **environment},
         )  # fmt: skip
 
     def resize(self, columns: int, lines: int) -> None:
