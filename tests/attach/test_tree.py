@@ -162,7 +162,10 @@ async def app(scope, receive, send):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
-def test_one_blocking_worker_of_a_uvicorn_master_is_found_and_the_others_are_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_one_blocking_worker_of_a_uvicorn_master_is_found_and_the_others_are_clean(loop: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(loop) is None:
+        pytest.skip(f"{loop} is not installed")
     (tmp_path / "application.py").write_text(APPLICATION)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -175,7 +178,7 @@ def test_one_blocking_worker_of_a_uvicorn_master_is_found_and_the_others_are_cle
         "--workers",
         "3",
         "--loop",
-        "asyncio",
+        loop,
         "--port",
         str(port),
     )
