@@ -33,6 +33,11 @@ def takes_stacks(state: Any) -> bool:
     return bool(state.exact and state.tid == getpid())
 
 
+def is_never_at_rest(state: Any) -> bool:
+    """Whether its stack at rest is wanted and has not been met yet. uvloop's loops say in which code they run."""
+    return type(state) is Undeclared and state.resting is None and state.kind != "uvloop"
+
+
 def waits_for_gil(agent: Any, state: Any) -> bool:
     """Whether the loop's thread was last met waiting for the GIL."""
     call = agent.memory.cells[state.cell + layout.L_CALL] if state.exact and state.started else 0
@@ -60,7 +65,7 @@ def name_undeclared(agent: Any, now: int, finishing: bool) -> None:
         if type(state) is Undeclared and not state.running():
             agent.open_loops.remove(state)
             state.files.close()
-        elif state.exact and state.resting is None:
+        elif is_never_at_rest(state):
             state.resting = _stack_at_rest(state)
 
 

@@ -47,6 +47,10 @@ class Executors:
         """Whether it is time for another look."""
         return now - self._looked_ns >= _LOOK_NS
 
+    def are_there(self) -> bool:
+        """Whether there is a pool to look at."""
+        return bool(getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", None))
+
     def look(self, now: int, loops: List[Any]) -> None:
         """Count what the pools do at this moment; ``loops`` are those that run."""
         self._looked_ns = now

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_NAME = "pulse_functions_2"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_3"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
 RECORD_HEAD = Struct("=2I")
 STALL_HEAD = Struct("=6Q4I")
-CALL = Struct("=4Qq2I232s")
+CALL = Struct("=5Qq2I232s")
 TICK = Struct("=8QiI")
 PART = Struct("=3Q")
 WEIGHT = Struct("=2Q")
@@ -43,12 +43,13 @@ class ExactCall:
     ``call`` is (name, resource kind, resource, detail), as in ``thread_facts.Facts``.
     """
 
-    __slots__ = ("call", "count", "duration_ns", "last_ns", "stack", "start_ns", "token")
+    __slots__ = ("call", "count", "duration_ns", "last_ns", "stack", "start_ns", "tokens")
 
     def __init__(self, raw: bytes, at: int, names: List[str]) -> None:
-        self.start_ns, self.duration_ns, self.last_ns, self.token, argument, hook, self.count, text = CALL.unpack_from(
-            raw, at
+        self.start_ns, self.duration_ns, self.last_ns, token, met_token, argument, hook, self.count, text = (
+            CALL.unpack_from(raw, at)
         )
+        self.tokens = (met_token, token)  # what was met in the call is of its line; what came after may be of another
         self.call = _described(names[hook], text.split(b"\0", 1)[0].decode("utf-8", "replace"), argument)
         self.stack: Stack = ()
 
@@ -142,9 +143,12 @@ class Pulse:
         """Ask for no more stacks: the interpreter is going down."""
         self.functions["mute"]()
 
-    def wait(self, ns: int) -> None:
-        """Sleep without the GIL; less when the library wants the main thread's stack, which is taken then."""
-        token, late_ns = self.functions["wait"](ns)
+    def wait(self, ns: int, longest_ns: int) -> None:
+        """Sleep without the GIL, for ``ns`` or, as long as there is nothing to do, ``longest_ns``.
+
+        Less when the library wants the main thread's stack, which is taken then.
+        """
+        token, late_ns = self.functions["wait"](ns, longest_ns)
         frame: Any = sys._current_frames().get(self._main) if token else None
         flat: List[Any] = []
         while frame is not None and len(flat) < 2 * MAX_FRAMES:
@@ -173,6 +177,10 @@ class Pulse:
         """(slot, thread, its identity, path of the waiting object) of each loop that was found by its waits alone."""
         found: List[Tuple[int, int, int, str]] = self.functions["undeclared"]()
         return found
+
+    def holds(self) -> bool:
+        """Whether something was taken that could not be given out yet."""
+        return bool(self._held or self._waiting)
 
     def dropped(self) -> int:
         """Stalls whose details found no room."""
@@ -216,7 +224,7 @@ class Pulse:
 
     def _with_stacks(self, stall: ExactStall) -> ExactStall:
         for call in stall.calls:
-            _, call.stack, task = self._stacks.get(call.token, _NO_STACK)
+            call.stack, task = self._answers(call.tokens)
             stall.task = stall.task or task
         for tick in stall.ticks:
             tick.late_ns, tick.stack, task = self._stacks.get(tick.token, _NO_STACK)
@@ -226,12 +234,17 @@ class Pulse:
         return stall
 
     def _has_stack(self, seen: SeenCall) -> bool:
-        found = self._stacks.get(seen.exact.token)
-        if found is not None:
-            seen.exact.stack = found[1]
-        elif len(self._waiting) < _KEPT_STACKS:
+        is_answered = any(token in self._stacks for token in seen.exact.tokens)
+        seen.exact.stack, _ = self._answers(seen.exact.tokens)
+        if not is_answered and len(self._waiting) < _KEPT_STACKS:
             self._waiting.append(seen)
-        return found is not None
+        return is_answered
+
+    def _answers(self, tokens: Tuple[int, ...]) -> Tuple[Stack, Optional[str]]:
+        """The first stack that was taken for these tokens, and the first name of a task."""
+        found = [self._stacks.get(token, _NO_STACK) for token in tokens]
+        stacks = [stack for _, stack, _ in found if stack]
+        return stacks[0] if stacks else (), next((task for _, _, task in found if task), None)
 
 
 def load(path: str) -> Optional[Pulse]:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 _PUBLISH_NS = 100_000_000  # how often an overdue iteration's progress is published
-_REST_NS = 50_000_000  # between two looks, where the pulse watches
-_IDLE_REST_NS = 100_000_000  # and no loop is known; one that is declared, or found as we work, wakes nobody
+_REST_NS = 100_000_000  # between two looks, where the pulse watches
+_LONGEST_REST_NS = 500_000_000  # and has seen nothing that would be our work
 _LINGER_NS = 1_000_000_000  # how long the thread outlives the last open loop
 _OWNER_CHECK_NS = 1_000_000_000
 _SILENCE_NS = 3_000_000_000  # no heartbeat for so long: ask whether the collector is alive
@@ -159,17 +159,24 @@ class Watchdog:
             planned: int = monotonic_ns() + rest_ns
             sleep(rest_ns / 1e9)
         else:
-            rest_ns = self._exact_rest_ns()
-            planned = monotonic_ns() + rest_ns
-            pulse.wait(rest_ns)
+            rest_ns, longest_ns = self._exact_rest_ns()
+            planned = monotonic_ns() + longest_ns
+            pulse.wait(rest_ns, longest_ns)
         return planned
 
-    def _exact_rest_ns(self) -> int:
+    def _exact_rest_ns(self) -> Tuple[int, int]:
+        """How long to rest, and how long if there is nothing to do.
+
+        Each of our looks costs a saturated program more than what we do: it has to give the GIL up, and gets it back
+        when we are done. A loop that is declared, or found as we work, wakes nobody.
+        """
         states, period_ns = list(self._agent.open_loops), int(self._period_ns)
-        if not states:
-            return _IDLE_REST_NS
-        must_sample = any(not exact.takes_stacks(state) for state in states)
-        return period_ns if must_sample else max(_REST_NS, period_ns)
+        if any(not exact.takes_stacks(state) for state in states):
+            return period_ns, period_ns
+        rest_ns = max(_REST_NS, period_ns)
+        has_more = not states or self._agent.pulse.holds() or self._executors.are_there()
+        has_more = has_more or any(exact.is_never_at_rest(state) for state in states)
+        return rest_ns, rest_ns if has_more else max(_LONGEST_REST_NS, rest_ns)
 
     def _watch(self, now: int, late_ns: int) -> None:
         if self._agent.pulse is not None:

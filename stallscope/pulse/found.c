@@ -45,6 +45,7 @@ static void end_adopted(struct thread *t)
     uint64_t begun = t->cells != NULL ? __atomic_load_n(&t->cells[L_STARTED], __ATOMIC_RELAXED) : 0;
     if (begun == 0)
         return;
+    forget_iteration(t);
     atomic_store(&t->started_ns, begun);
     iteration_ends(t);
 }
@@ -206,7 +207,6 @@ void run_begins(uint64_t rest)
     t->runs = true;
     t->rest = rest;
     t->epoll_fd = -1;  /* that of the first wait */
-    forget_iteration(t);
     iteration_begins(t, t->cells);
 }
 
@@ -217,7 +217,6 @@ void run_ended(void)
         return;
     iteration_ends(t);
     atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
-    forget_iteration(t);
 }
 
 void run_ends_with_wait(void)

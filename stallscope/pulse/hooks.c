@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -20,6 +21,7 @@
 /* --- numbers: one for each row of hooks.def ---------------------------------------------------- */
 
 #define HOOK(returns, name, ...) H_##name,
+#define FLOW(returns, name, ...) H_##name,
 #define WAIT(returns, name, ...) H_##name,
 #define LOCKS(returns, name, ...) H_##name,
 #define SPECIAL(name, ...) H_##name,
@@ -30,6 +32,7 @@ enum {
     HOOK_COUNT,
 };
 #undef HOOK
+#undef FLOW
 #undef WAIT
 #undef LOCKS
 #undef SPECIAL
@@ -81,6 +84,18 @@ static inline void leave(struct thread *t, unsigned hook, uint64_t begun, intptr
     atomic_signal_fence(memory_order_seq_cst);
     t->depth = 0;
     errno = error;
+}
+
+/* Whether a call may pass without a look at the clock: it cannot block, and the iteration has not made many such. */
+static inline bool passes(struct thread *t, int fd)
+{
+    if ((unsigned)fd >= DESCRIPTORS || t->calls_passed >= PASSES)
+        return false;
+    uint8_t known = atomic_load_explicit(&descriptors[fd], memory_order_relaxed);
+    if (known != CANNOT_BLOCK && (known != 0 || !descriptor_learn(fd)))
+        return false;
+    t->calls_passed++;
+    return true;
 }
 
 /* --- arguments -------------------------------------------------------------------------------------- */
@@ -171,6 +186,16 @@ static int busy_is_minus_one(int result)
         TIMED(returns, H_##name, CALL(name) arguments, a, b)                                 \
     }
 
+/* A call for which O_NONBLOCK counts, on its parameter `fd`. */
+#define FLOW(returns, name, parameters, arguments, reported, kind, a, b)  \
+    static returns hook_##name parameters                                 \
+    {                                                                     \
+        struct thread *t = thread_in_iteration();                         \
+        if (t == NULL || passes(t, fd))                                   \
+            return CALL(name) arguments;                                  \
+        TIMED(returns, H_##name, CALL(name) arguments, a, b)              \
+    }
+
 /* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. The interpreter takes
  * three mutexes in each iteration, nearly always free: they are tried before anything else is looked at. */
 #define LOCKS(returns, name, parameters, arguments, tried, reported, a)  \
@@ -190,6 +215,11 @@ static int hook_open(const char *path, int flags, ...);
 static int hook_openat(int at, const char *path, int flags, ...);
 static int hook_fcntl(int fd, int command, ...);
 static int hook_close(int fd);
+static int hook_dup2(int fd, int to);
+static int hook_dup3(int fd, int to, int flags);
+static int hook_ioctl(int fd, unsigned long request, ...);
+static int hook_close_range(unsigned first, unsigned last, int flags);
+static void hook_closefrom(int first);
 static int hook_connect(int fd, const void *to, unsigned size);
 static long hook_syscall(long number, ...);
 static void *hook_dlopen(const char *path, int flags);
@@ -197,6 +227,7 @@ static void *hook_PyEval_SaveThread(void);
 static void hook_PyEval_RestoreThread(void *state);
 #include "hooks.def"
 #undef HOOK
+#undef FLOW
 #undef WAIT
 #undef LOCKS
 #undef SPECIAL
@@ -227,7 +258,7 @@ static int hook_openat(int at, const char *path, int flags, ...)
     TIMED(int, H_openat, CALL(openat)(at, path, flags, mode), at, path)
 }
 
-/* Only waiting for a lock can block. */
+/* Only waiting for a lock can block. Whether reading does is set here, too. */
 static int hook_fcntl(int fd, int command, ...)
 {
     va_list rest;
@@ -235,14 +266,57 @@ static int hook_fcntl(int fd, int command, ...)
     void *argument = va_arg(rest, void *);
     va_end(rest);
     struct thread *t = command == F_SETLKW || command == F_OFD_SETLKW ? thread_in_iteration() : NULL;
-    if (t == NULL)
-        return CALL(fcntl)(fd, command, argument);
+    if (t == NULL) {
+        int result = CALL(fcntl)(fd, command, argument);
+        if (command == F_SETFL)
+            descriptor_forget(fd);
+        return result;
+    }
     TIMED(int, H_fcntl, CALL(fcntl)(fd, command, argument), fd, 0)
+}
+
+static int hook_ioctl(int fd, unsigned long request, ...)
+{
+    va_list rest;
+    va_start(rest, request);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    int result = CALL(ioctl)(fd, request, argument);
+    if (request == FIONBIO)
+        descriptor_forget(fd);
+    return result;
+}
+
+static int hook_dup2(int fd, int to)
+{
+    int result = CALL(dup2)(fd, to);
+    descriptor_forget(to);
+    return result;
+}
+
+static int hook_dup3(int fd, int to, int flags)
+{
+    int result = CALL(dup3)(fd, to, flags);
+    descriptor_forget(to);
+    return result;
+}
+
+static int hook_close_range(unsigned first, unsigned last, int flags)
+{
+    descriptors_forget(first, last);
+    return CALL(close_range)(first, last, flags);
+}
+
+static void hook_closefrom(int first)
+{
+    descriptors_forget(first < 0 ? 0 : (unsigned)first, UINT32_MAX);
+    CALL(closefrom)(first);
 }
 
 static int hook_close(int fd)
 {
     descriptor_closed(fd);
+    descriptor_forget(fd);
     struct thread *t = thread_in_iteration();
     if (t == NULL)
         return CALL(close)(fd);
@@ -267,7 +341,7 @@ static int hook_connect(int fd, const void *to, unsigned size)
 
 /* libuv closes descriptors so, its loop's own among them. All six arguments are read whether they were given or not, as
  * libc's own syscall() does. */
-static long hook_syscall(long number, ...)
+__attribute__((no_sanitize("address"))) static long hook_syscall(long number, ...)
 {
     long a[6];
     va_list rest;
@@ -277,7 +351,9 @@ static long hook_syscall(long number, ...)
     va_end(rest);
     if (number == SYS_close)
         descriptor_closed((int)a[0]);
-    return CALL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    long result = CALL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    descriptor_forget((int)a[0]);  /* whatever was done to it, if it is one */
+    return result;
 }
 
 /* The loader looks at its caller's own search path for a name without a slash, and $ORIGIN is its caller's folder. So
@@ -339,6 +415,7 @@ void *gil_replacement(int hook)
 /* --- the table ------------------------------------------------------------------------------------------------ */
 
 #define HOOK(returns, name, parameters, arguments, reported, kind, a, b) {#name, reported, kind, (void *)hook_##name},
+#define FLOW(returns, name, parameters, arguments, reported, kind, a, b) {#name, reported, kind, (void *)hook_##name},
 #define WAIT(returns, name, parameters, arguments, reported, fd, marked, zero, kind, a, b) \
     {#name, reported, kind, (void *)hook_##name},
 #define LOCKS(returns, name, parameters, arguments, tried, reported, a) {#name, reported, OF_LOCK, (void *)hook_##name},
@@ -349,6 +426,7 @@ const struct hook hooks[HOOK_COUNT] = {
     {"", "gil", OF_GIL, NULL},
 };
 #undef HOOK
+#undef FLOW
 #undef WAIT
 #undef LOCKS
 #undef SPECIAL

@@ -7,6 +7,7 @@
 #define H_SIZE 2
 #define H_LOOPS 12
 #define H_UNSEEN_LOOPS 14
+#define H_STOP 15
 
 #define SUB_BITS 5
 #define SUB_BUCKETS (1 << SUB_BITS)

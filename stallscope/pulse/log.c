@@ -62,9 +62,18 @@ static uint64_t ring_begin(struct thread *t, enum record type, size_t size)
     return head + sizeof of;
 }
 
+/* The agent comes ten times a second; it is called when half of the room is taken. */
 static void ring_end(struct thread *t, uint64_t at)
 {
     atomic_store_explicit(&t->ring_head, at, memory_order_release);
+    if (at - atomic_load_explicit(&t->ring_tail, memory_order_relaxed) > RING_BYTES / 2)
+        nudge();
+}
+
+bool ring_holds(const struct thread *t)
+{
+    return atomic_load_explicit(&t->ring_head, memory_order_relaxed) !=
+           atomic_load_explicit(&t->ring_tail, memory_order_relaxed);
 }
 
 size_t ring_take(struct thread *t, uint8_t *to, size_t room)
@@ -159,6 +168,8 @@ static void note_slow(struct thread *t, unsigned hook, uint64_t start_ns, uint64
     }
     *call = described(hook, start_ns, end_ns, a, b);
     call->token = stack_wanted(t);
+    if (atomic_load(&t->met_in_ns) == start_ns)
+        call->met_token = atomic_load(&t->met_token);
     t->calls_noted++;
     if (call->token != 0 && hook != gil_wait_hook)
         write_seen(t, call);
@@ -362,6 +373,6 @@ void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns)
 
 void forget_iteration(struct thread *t)
 {
-    t->calls_noted = t->sums_touched = 0;
+    t->calls_passed = t->calls_noted = t->sums_touched = 0;
     t->parts_used = 0;
 }

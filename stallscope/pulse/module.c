@@ -141,18 +141,40 @@ void nudge(void)
     syscall(SYS_futex, &nudges, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* wait(ns) -> (token, late_ns): without the GIL, until the time is over or the watchdog nudges. With a token other than
- * 0 the caller is to take the main thread's stack: it has waited late_ns for the GIL. */
+/* Whether the agent has something to do: to leave, to take what has ended, to publish what is overdue. */
+static bool has_work(void)
+{
+    bool has = __atomic_load_n((uint64_t *)(void *)shared + H_STOP, __ATOMIC_RELAXED) != 0;
+    uint64_t now = now_ns();
+    for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
+        const struct thread *t = atomic_load(&threads[i]);
+        uint64_t begun = atomic_load(&t->started_ns);
+        has |= ring_holds(t) || (begun != 0 && now >= begun + quarter_ns);
+    }
+    return has;
+}
+
+/* Sleep until the watchdog nudges, for the whole of longest_ns, or for a multiple of ns if there is something to do. */
+static void sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
+{
+    uint64_t until = now_ns() + longest_ns;
+    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    do
+        syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, answered, &time, NULL, 0);  /* not at all, if nudged since */
+    while (atomic_load(&nudges) == answered && now_ns() < until && !has_work());
+    answered = atomic_load(&nudges);
+}
+
+/* wait(ns, longest_ns) -> (token, late_ns): without the GIL, which a saturated program would have to give up for us. With
+ * a token other than 0 the caller is to take the main thread's stack: it has waited late_ns for the GIL. */
 static void *wait_for_nudge(void *self, void *arguments)
 {
-    unsigned long long ns = 0;
+    unsigned long long ns = 0, longest_ns = 0;
     (void)self;
-    if (!py.Arg_ParseTuple(arguments, "K", &ns))
+    if (!py.Arg_ParseTuple(arguments, "KK", &ns, &longest_ns))
         return NULL;
-    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     void *state = py.Eval_SaveThread();
-    syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, answered, &time, NULL, 0);  /* not at all, if nudged since */
-    answered = atomic_load(&nudges);
+    sleep_until_wanted(ns, longest_ns);
     uint64_t woken = now_ns(), late = 0;
     py.Eval_RestoreThread(state);
     uint64_t token = stack_wanted_of_nudged(woken, &late);
@@ -254,10 +276,10 @@ static void *functions(void)
     return dict;
 }
 
-/* The 2 grows with every change of what these functions take and give, and of the records: a process may keep the library
+/* The 3 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
-__attribute__((visibility("default"))) void *PyInit_pulse_functions_2(void)
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_3(void)
 {
     void *dict = python_find() ? functions() : NULL;
     if (dict != NULL) {

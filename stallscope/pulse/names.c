@@ -8,6 +8,7 @@ static const struct {
     const char *symbol, *hook;
 } aliases[] = {
 #define HOOK(...)
+#define FLOW(...)
 #define WAIT(...)
 #define LOCKS(...)
 #define SPECIAL(...)

@@ -7,6 +7,7 @@
  *   thread.c     the state of a loop's thread: its iteration, its histogram
  *   found.c      loops that are known by their waits, or by those who run them
  *   log.c        the calls of the iteration in progress, and the ring in which finished stalls leave
+ *   descriptors.c  which descriptors cannot block
  *   resources.c  descriptor -> path or peer, arguments -> text
  *   kernel.c     what the kernel knows of a thread: CPU time, run-queue delay, state
  *   spent.c      what of that is an iteration's
@@ -105,6 +106,7 @@ void elf_interpreter(const void *inside);  /* the object in which waits on condi
 #define TEXT_BYTES 232
 #define CALLS 64
 #define TICKS 96
+#define PASSES 32  /* calls of an iteration that pass because they cannot block; thousands would be its cost */
 #define PREFIX_BYTES 160
 #define HANDLER_SLOTS 64  /* bits of parts_used */
 #define HOOKS_MAX 256
@@ -112,7 +114,8 @@ void elf_interpreter(const void *inside);  /* the object in which waits on condi
 
 struct call {  /* one call, or (count > 1) the sum of many short ones; native byte order, read by agent/pulse.py */
     uint64_t start_ns, duration_ns, last_ns;  /* last_ns: when the last one ended */
-    uint64_t token;                           /* of its stack; 0: none was asked for */
+    uint64_t token;                           /* of its stack, as it returned; 0: none was asked for */
+    uint64_t met_token;                       /* of its stack, as the watchdog met the thread in it; 0: it did not */
     int64_t argument;                         /* descriptor, pid, or ns */
     uint32_t hook, count;
     char text[TEXT_BYTES];                    /* path, peer, host */
@@ -159,22 +162,26 @@ struct held_file {  /* a file of /proc held open: descriptor (-1: none) and inod
 struct drawn;  /* log.c: how often each kind of call came, and when a stack was last asked for */
 
 struct thread {
-    /* what the hooks touch in each iteration */
+    /* what the hooks touch in each iteration: two lines of the cache, of which the kernel leaves us little */
     _Atomic uint64_t started_ns;  /* of the iteration in progress; 0: in the wait, or no loop */
     uint64_t *_Atomic cells;      /* the loop's slot in the shared memory; NULL: no loop */
     uint64_t iteration;           /* number of the iteration in progress */
     _Atomic uint64_t busy_ns;     /* sum of all iterations that have ended */
-    struct base base;             /* what its iterations are measured from */
-    int epoll_fd, mark_fd;        /* how its wait is told from another: see waits_here */
+    int epoll_fd, mark_fd;        /* how its wait is told from another: see wait_begins */
     volatile unsigned depth;      /* 1: in a hooked call, or in code of ours */
     bool declared;                /* by the agent; else known by its waits alone */
     bool runs;                    /* a library said so: what comes before its first wait is an iteration too */
     bool ends_with_wait;          /* what comes after the next wait is no iteration */
     _Atomic bool main;            /* the interpreter's main thread: pending calls run here */
+    unsigned calls_passed;        /* of the iteration: without a look at the clock, */
+    unsigned calls_noted;         /* one by one, */
+    unsigned sums_touched;        /* in sums */
     _Atomic uint32_t call;        /* hook number + 1 of the call in progress; 0: none */
     _Atomic uint64_t call_since_ns;
     uint64_t last_handler_ns;     /* runner: end of the handler before */
+    uint64_t parts_used;          /* a bit for each of the parts */
     _Atomic uint64_t overdue;     /* start of the iteration that the watchdog found overdue */
+    struct base base;             /* what its iterations are measured from */
 
     /* loops inside whose handlers this one runs, outermost first */
     _Atomic unsigned outer_count;
@@ -187,10 +194,7 @@ struct thread {
     } outer[OUTER_LOOPS];
 
     /* of the iteration in progress */
-    unsigned calls_noted;
-    unsigned sums_touched;
     uint8_t touched[64];
-    uint64_t parts_used;          /* a bit for each of the parts */
     struct part parts[HANDLER_SLOTS];
     struct call noted[CALLS];
     struct sum sums[HOOKS_MAX];
@@ -203,6 +207,8 @@ struct thread {
     _Atomic unsigned ticks;
     _Atomic uint64_t held_token;  /* asked for by a tick, and not yet run */
     _Atomic uint64_t held_since_ns;
+    uint64_t asked_in_ns;         /* start of the call in which it last asked for a stack, */
+    _Atomic uint64_t met_in_ns, met_token;  /* and of the one in which it was given one, and that */
     struct tick tick[TICKS];
     struct held_file status, schedstat, system_call;
     _Atomic clockid_t cpu_clock;
@@ -312,7 +318,7 @@ struct record_head {  /* before each record that ring_take gives */
 };
 
 /* The agent unpacks these by their members, one after the other: there must be nothing between them. */
-_Static_assert(sizeof(struct call) == 5 * 8 + 2 * 4 + TEXT_BYTES, "a gap in struct call");
+_Static_assert(sizeof(struct call) == 6 * 8 + 2 * 4 + TEXT_BYTES, "a gap in struct call");
 _Static_assert(sizeof(struct tick) == 8 * 8 + 2 * 4, "a gap in struct tick");
 _Static_assert(sizeof(struct part) == 3 * 8, "a gap in struct part");
 _Static_assert(sizeof(struct stall_head) == 6 * 8 + 4 * 4, "a gap in struct stall_head");
@@ -323,6 +329,7 @@ void note_call(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_
 void note_handler(struct thread *t, uint64_t handler, uint64_t spent_ns);
 void write_stall(struct thread *t, uint64_t start_ns, uint64_t end_ns);
 void forget_iteration(struct thread *t);
+bool ring_holds(const struct thread *t);  /* whether there is something to take */
 size_t ring_take(struct thread *t, uint8_t *to, size_t room);  /* whole records; 0: none */
 int log_prepare(struct thread *t);
 
@@ -330,8 +337,23 @@ int log_prepare(struct thread *t);
 
 /* Text of what a call touched; the arguments must still be valid. Keeps errno's value to its caller. */
 void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, int64_t *argument);
-bool is_nonblocking(enum kind kind, intptr_t a);
 void note_connecting(struct thread *t, int fd, const void *to, unsigned size);
+
+/* --- descriptors.c ------------------------------------------------------------------------------ */
+
+#define DESCRIPTORS 65536  /* those beyond are never known */
+enum { DESCRIPTOR_LOOKED_AT = 1, MAY_BLOCK, CANNOT_BLOCK };  /* 0: nothing is known of it */
+extern _Atomic uint8_t descriptors[DESCRIPTORS];
+
+bool is_nonblocking(enum kind kind, intptr_t a);  /* as it is now */
+bool descriptor_learn(int fd);                    /* whether it is a socket that cannot block; below DESCRIPTORS */
+void descriptors_forget(unsigned first, unsigned last);
+
+static inline void descriptor_forget(int fd)
+{
+    if ((unsigned)fd < DESCRIPTORS && atomic_load_explicit(&descriptors[fd], memory_order_relaxed) != 0)
+        atomic_store(&descriptors[fd], 0);
+}
 
 /* --- kernel.c ----------------------------------------------------------------------------------- */
 

@@ -202,6 +202,8 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
         if (since <= started || started == 0 || started != atomic_load(&t->overdue))
             continue;
         *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
+        atomic_store(&t->met_token, atomic_load(&t->held_token));  /* as we have the GIL it stays in the call's line */
+        atomic_store(&t->met_in_ns, atomic_load(&t->call) != 0 ? atomic_load(&t->call_since_ns) : 0);
         return atomic_load(&t->held_token);
     }
     return 0;

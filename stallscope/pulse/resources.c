@@ -12,7 +12,6 @@
 #include <string.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -206,21 +205,4 @@ void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, i
     case OF_NOTHING: put(text, room, 'o', ""); *argument = -1; break;
     }
     errno = error;
-}
-
-/* O_NONBLOCK means nothing for a file on a disk. */
-static bool waits_for_disk(int fd)
-{
-    struct stat of;
-    return fstat(fd, &of) == 0 && (S_ISREG(of.st_mode) || S_ISDIR(of.st_mode) || S_ISBLK(of.st_mode));
-}
-
-bool is_nonblocking(enum kind kind, intptr_t a)
-{
-    if ((kind != OF_FD && kind != OF_ADDRESS) || (int)a < 0)
-        return false;
-    int error = errno, flags = fcntl((int)a, F_GETFL);
-    bool cannot_block = flags >= 0 && (flags & O_NONBLOCK) != 0 && !waits_for_disk((int)a);
-    errno = error;
-    return cannot_block;
 }

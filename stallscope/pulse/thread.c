@@ -43,7 +43,6 @@ void iteration_ends(struct thread *t)
     cells[LOOP_HISTOGRAM_AT / CELL + bucket_of(spent)]++;
     if (spent >= threshold_ns)
         write_stall(t, begun, ended);
-    forget_iteration(t);
     uint64_t busy = atomic_load_explicit(&t->busy_ns, memory_order_relaxed);
     atomic_store_explicit(&t->busy_ns, busy + spent, memory_order_release);
     t->depth = 0;
@@ -56,6 +55,7 @@ void iteration_begins(struct thread *t, uint64_t *cells)
         base_renew(t, now);
     t->last_handler_ns = now;
     t->iteration++;
+    forget_iteration(t);
     if (cells != NULL)
         set_cell(&cells[L_STARTED], now);
     atomic_store_explicit(&t->started_ns, now, memory_order_release);
@@ -102,13 +102,20 @@ struct thread *wait_begins(int fd, bool marked, bool zero_timeout, const void *f
     return t;
 }
 
+/* If its next wait makes a loop of the thread, that has begun here. */
+static void may_be_iteration(struct thread *t)
+{
+    forget_iteration(t);
+    t->waited_ns = now_ns();
+}
+
 void wait_ended(struct thread *t)
 {
     uint64_t *cells = t->cells;
     if (this_thread != t)
         return;
     if (cells == NULL)
-        t->waited_ns = now_ns();
+        may_be_iteration(t);
     else if (!t->ends_with_wait)
         iteration_begins(t, cells);
     t->ends_with_wait = false;
@@ -176,8 +183,6 @@ void takes_slot(struct thread *t, uint64_t slot_at)
     if (t->schedstat.fd < 0)
         kernel_open(t);
     t->ticks_of = 0;
-    if (!t->runs)  /* what one that the pulse's end broke off has left; a run's first iteration is before its slot */
-        forget_iteration(t);
     base_set(t, &(struct reading){0, UNKNOWN, UNKNOWN}, 0);
     t->cells = cells_at(slot_at);
 }
@@ -199,7 +204,6 @@ static bool set_aside(struct thread *t)
         .declared = t->declared,
     };
     atomic_store(&t->started_ns, 0);
-    forget_iteration(t);
     return true;
 }
 
@@ -211,6 +215,7 @@ static void take_up_again(struct thread *t)
     t->declared = outer->declared;
     t->cells = outer->cells;
     t->iteration++;
+    forget_iteration(t);
     t->ticks_of = 0;
     t->last_handler_ns = now_ns();
     base_set(t, &outer->base, outer->base_busy_ns + (t->busy_ns - outer->busy_ns));
@@ -228,7 +233,6 @@ void close_loop(struct thread *t, bool counts)
         iteration_ends(t);
     atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
     set_cell(&cells[L_STARTED], 0);
-    forget_iteration(t);
     if (!t->declared)
         __atomic_store_n(&cells[L_STATE], LOOP_CLOSED, __ATOMIC_RELEASE);
     t->cells = NULL;

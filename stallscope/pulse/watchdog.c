@@ -1,5 +1,6 @@
-/* A thread that never takes the GIL. It looks at each loop every quarter of the threshold; while an iteration is overdue
- * it notes what the kernel says of the thread and asks for its stack. The interpreter answers at once, in the frame that
+/* A thread that never takes the GIL. It looks at each loop twice in a threshold, which costs a busy program most of what it
+ * pays for this thread, and twice as often once an iteration is overdue: so each stall is met before it is one. Then it
+ * notes what the kernel says of the loop's thread and asks for its stack. The interpreter answers at once, in the frame that
  * runs; where C code holds the GIL the answer comes as that code returns, and by how late it comes we know it. */
 #include "pulse.h"
 
@@ -25,6 +26,11 @@ static _Atomic bool leaves;
 static uint64_t period_ns(void)
 {
     return quarter_ns > SHORTEST_PERIOD_NS ? quarter_ns : SHORTEST_PERIOD_NS;
+}
+
+static uint64_t calm_period_ns(void)
+{
+    return 2 * quarter_ns > SHORTEST_PERIOD_NS ? 2 * quarter_ns : SHORTEST_PERIOD_NS;
 }
 
 static void publish(struct thread *t)
@@ -57,6 +63,16 @@ static void fill(struct thread *t, struct tick *tick, uint64_t begun, bool is_fi
     t->before = now;
 }
 
+/* A call asks for its stack itself as it returns. That comes with the next bytecode at which the interpreter looks up: of
+ * a call that fails it is the handler of the exception, often in another function. So it is asked for in the call, too. */
+static uint64_t stack_in_call(struct thread *t, uint64_t since)
+{
+    if (t->asked_in_ns == since)
+        return 0;
+    t->asked_in_ns = since;
+    return stack_wanted_by_watchdog(t);
+}
+
 static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
 {
     if (atomic_load(&t->ticks_of) != begun)
@@ -66,12 +82,17 @@ static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
         return;
     struct tick *tick = &t->tick[count];
     memset(tick, 0, sizeof *tick);
-    bool in_call = atomic_load(&t->call) != 0 && now > atomic_load(&t->call_since_ns) + slow_ns;
+    uint64_t since = atomic_load(&t->call_since_ns);
+    bool in_call = atomic_load(&t->call) != 0 && now > since + slow_ns;
     fill(t, tick, begun, count == 0);
     tick->system_call = -1;
     tick->switches = UNKNOWN;
-    if (!in_call) {  /* a long call is timed exactly, and asks for its stack itself as it returns */
+    if (in_call) {  /* it is timed exactly */
+        tick->token = stack_in_call(t, since);
+    } else {
         kernel_state(t, tick);
+        if (tick->system_call >= 0)  /* it waits in a call that no hook timed: it was taken for one that cannot block */
+            descriptor_forget((int)tick->arguments[0]);
         tick->token = stack_wanted_by_watchdog(t);
     }
     publish(t);
@@ -82,13 +103,24 @@ static void tick_overdue(struct thread *t, uint64_t begun, uint64_t now)
     t->due_ns = now + (rest > half ? rest - half : 0);
 }
 
-static void look_at(struct thread *t, uint64_t now)
+/* Whether its iteration is overdue. */
+static bool look_at(struct thread *t, uint64_t now)
 {
     if (!atomic_load(&t->used) || t->cells == NULL)
-        return;
+        return false;
     uint64_t begun = atomic_load_explicit(&t->started_ns, memory_order_acquire);
-    if (begun != 0 && now >= begun + quarter_ns)
-        tick_overdue(t, begun, now);
+    if (begun == 0 || now < begun + quarter_ns)
+        return false;
+    tick_overdue(t, begun, now);
+    return true;
+}
+
+static bool look_at_all(void)
+{
+    bool is_overdue = false;
+    for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
+        is_overdue |= look_at(atomic_load(&threads[i]), now_ns());
+    return is_overdue;
 }
 
 /* --- stops -------------------------------------------------------------------------------------------------------- */
@@ -105,10 +137,10 @@ static long voluntary_switches(void)
 /* For longer than was planned this thread neither ran nor waited for a CPU, and it slept not once but twice: a stop of
  * the process (SIGSTOP, the freezer) wakes each sleeper first. A virtual CPU that is held up, as by its own write to a
  * disk, makes us late too, but the process was not stopped. */
-static void note_stop(const struct reading *before, const struct reading *now, long switches)
+static void note_stop(const struct reading *before, const struct reading *now, uint64_t planned_ns, long switches)
 {
     uint64_t late = now->at_ns - before->at_ns, delay = spent_between(before, now).run_delay_ns;
-    late = late > period_ns() ? late - period_ns() : 0;
+    late = late > planned_ns ? late - planned_ns : 0;
     if (switches > 1 && delay != UNKNOWN && late >= delay + quarter_ns) {
         uint64_t count = atomic_load(&stop_count);
         stops[count % STOPS] = (struct stop){before->at_ns, now->at_ns - delay, now->at_ns};
@@ -144,15 +176,16 @@ static void *watch(void *unused)
     kernel_open(&own);
     kernel_read(&own, &before);
     long switches = voluntary_switches(), switches_before;
+    bool is_overdue = false;
     while (!atomic_load(&leaves)) {
-        sleep_ns(period_ns());
+        uint64_t rest_ns = is_overdue ? period_ns() : calm_period_ns();
+        sleep_ns(rest_ns);
         kernel_read(&own, &now);
         switches_before = switches;
         switches = voluntary_switches();
-        note_stop(&before, &now, switches - switches_before);
+        note_stop(&before, &now, rest_ns, switches - switches_before);
         before = now;  /* a stop may come while we look, too */
-        for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++)
-            look_at(atomic_load(&threads[i]), now_ns());
+        is_overdue = look_at_all();
         if (!elf_changed())
             continue;
         elf_hook();  /* waits for the loader, and that is no stop */

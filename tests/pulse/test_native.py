@@ -30,7 +30,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_scenario(built: tuple[Toolchain, Path], scenario: str) -> None:
     toolchain, program = built
     if scenario in toolchain.beyond:
-        pytest.skip(f"{toolchain.runner[0]} does not survive it")
+        pytest.skip(f"{toolchain.runner[0]} cannot stand it")
     preloaded = {"LD_PRELOAD": str(program.parent / "preload.so")} if scenario == "preloaded" else {}
     done = toolchain.run(program, scenario, preloaded)
     if done.returncode == SKIPPED:

@@ -165,7 +165,7 @@ void *plug_in(const char *name, int flags)
 
 int main(int count, char **words)
 {
-    const struct scenario *const all[] = {loops, found_loops, objects, hostile};
+    const struct scenario *const all[] = {loops, found_loops, flow, objects, hostile};
     CHECK(count == 2 && realpath(words[0], path) != NULL);
     *strrchr(path, '/') = '\0';
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)

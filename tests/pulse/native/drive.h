@@ -39,7 +39,7 @@ struct scenario {
     const char *name;
     void (*run)(void);
 };
-extern const struct scenario loops[], found_loops[], objects[], hostile[];
+extern const struct scenario loops[], found_loops[], flow[], objects[], hostile[];
 
 /* --- the shared memory, as a collector sees it ----------------------------------------------------------------------- */
 
