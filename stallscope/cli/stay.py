@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from stallscope.cli.aboard import library_for
 from stallscope.cli.output import counted, say, say_recorded
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from stallscope.attach.facts import Facts
     from stallscope.cli.live import View
     from stallscope.collect.collector import Collector
-    from stallscope.collect.live import LiveWriter
+    from stallscope.recording.writer import Writer
+
+_W = TypeVar("_W", bound="Writer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ def stay(facts: Facts, asked: Asked) -> None:
     from stallscope.attach.session import endings_held, leave, watch
     from stallscope.attach.tree import Tree
     from stallscope.collect.collector import Collector
+    from stallscope.collect.live import LiveWriter
+    from stallscope.recording.writer import Writer
 
     _require_method(asked.method, force=asked.force)
     family = _family(facts, children=asked.children)
     voice = _Voice()
     with (
-        recording(facts, asked) as writer,
+        recording(facts, asked, Writer if asked.every_s is None else LiveWriter) as writer,
         endings_held(),
         Collector(writer, pulse=library_for(writer, asked.use_pulse)) as collector,
     ):
@@ -93,14 +97,12 @@ class _Voice:
 
 
 @contextmanager
-def recording(facts: Facts, asked: Asked) -> Iterator[LiveWriter]:
-    """The writer of the recording, which stays if something was seen, or of one that nobody asked for."""
-    from stallscope.collect.live import LiveWriter
-
+def recording(facts: Facts, asked: Asked, kind: type[_W]) -> Iterator[_W]:
+    """The writer, of that kind, of the recording, which stays if something was seen, or of one nobody asked for."""
     kept: AbstractContextManager[str] = nullcontext("") if asked.path else TemporaryDirectory(prefix="stallscope-")
     with kept as directory:
         path = asked.path or Path(directory) / "live.stall"
-        writer = LiveWriter(
+        writer = kind(
             path,
             source="stallscope",
             threshold_ns=asked.threshold_ns,
@@ -116,8 +118,10 @@ def recording(facts: Facts, asked: Asked) -> Iterator[LiveWriter]:
             raise
 
 
-def _view(collector: Collector, writer: LiveWriter, facts: Facts, asked: Asked) -> AbstractContextManager[View]:
-    if asked.every_s is None:
+def _view(collector: Collector, writer: Writer, facts: Facts, asked: Asked) -> AbstractContextManager[View]:
+    from stallscope.collect.live import LiveWriter
+
+    if asked.every_s is None or not isinstance(writer, LiveWriter):
         from stallscope.cli.progress import Progress
 
         return Progress(collector)

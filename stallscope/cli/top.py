@@ -68,6 +68,7 @@ def _look_on(facts: Facts, reader: JoinedReader, asked: Asked) -> None:
     from stallscope.cli.live import view_of
     from stallscope.cli.stay import recording
     from stallscope.collect.collector import Collector
+    from stallscope.collect.live import LiveWriter
 
     whom = observer(reader.owner_pid)
     if asked.path is not None:
@@ -75,7 +76,7 @@ def _look_on(facts: Facts, reader: JoinedReader, asked: Asked) -> None:
     say(f"process {facts.pid} ({facts.name}) is observed already, by {whom}: looking on, read-only")
     greeting = {"pid": facts.pid, "parent": facts.parent, "runtime": ""}
     title = f"process {facts.pid} ({facts.name}), read-only beside {whom}"
-    with recording(facts, asked) as writer, endings_held(), Collector(writer) as collector:
+    with recording(facts, asked, LiveWriter) as writer, endings_held(), Collector(writer) as collector:
         collector.look_on(reader, greeting)
         with view_of(collector, writer.latest, title, asked.every_s or 1.0, as_json=asked.as_json) as view:
             why = watch(collector, asked.duration_s, [view.tell], lambda: not collector.is_anyone_left)

@@ -160,8 +160,7 @@ static void close_pages(struct object *object)
 
 static void *replacement_for(const struct object *object, int hook)
 {
-    void *for_gil = interpreter_lo && object->lo == interpreter_lo ? gil_replacement(hook) : NULL;
-    return for_gil ? for_gil : hooks[hook].replacement;
+    return interpreter_lo && object->lo == interpreter_lo ? interpreter_replacement(hook) : hooks[hook].replacement;
 }
 
 /* The entry of a word, or the free one in which it belongs. */
@@ -206,7 +205,8 @@ static void each_word(struct object *object, bool hooking)
                 continue;
             const ElfW(Sym) *symbol = &object->symbols[ELF64_R_SYM(entry->r_info)];
             int hook = hook_named(object->strings + symbol->st_name);
-            if (hook < 0 || real[hook] == NULL || (hooks[hook].kind == OF_RUN && !object->runs_loops))
+            if (hook < 0 || real[hook] == NULL || replacement_for(object, hook) == NULL ||
+                (hooks[hook].kind == OF_RUN && !object->runs_loops))
                 continue;
             void **at = (void **)(object->base + entry->r_offset);
             if (hooking)

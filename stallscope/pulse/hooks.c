@@ -196,8 +196,8 @@ static int busy_is_minus_one(int result)
         TIMED(returns, H_##name, CALL(name) arguments, a, b)              \
     }
 
-/* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. The interpreter takes
- * three mutexes in each iteration, nearly always free: they are tried before anything else is looked at. */
+/* `tried` is -1 where the lock is taken: only then is there a wait, and only then are clocks read. Nearly always it is free:
+ * it is tried before anything else is looked at. */
 #define LOCKS(returns, name, parameters, arguments, tried, reported, a)  \
     static returns hook_##name parameters                                \
     {                                                                    \
@@ -401,14 +401,16 @@ GIL_WAIT(pthread_cond_timedwait, (void *at, void *mutex, const struct timespec *
 GIL_WAIT(pthread_cond_clockwait, (void *at, void *mutex, clockid_t clock, const struct timespec *until),
          (at, mutex, clock, until))
 
-/* What a word of the interpreter's own object points to instead; NULL where it is no different. */
-void *gil_replacement(int hook)
+/* What a word of the interpreter's own object points to instead; NULL: it stays as it is. Its mutexes guard the GIL's own
+ * state for an instant, several times a call: who waits for the GIL waits on its condition. */
+void *interpreter_replacement(int hook)
 {
     switch (hook) {
+    case H_pthread_mutex_lock: return NULL;
     case H_pthread_cond_wait: return (void *)gil_pthread_cond_wait;
     case H_pthread_cond_timedwait: return (void *)gil_pthread_cond_timedwait;
     case H_pthread_cond_clockwait: return (void *)gil_pthread_cond_clockwait;
-    default: return NULL;
+    default: return hooks[hook].replacement;
     }
 }
 

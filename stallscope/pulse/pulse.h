@@ -91,7 +91,7 @@ int hook_named(const char *symbol);
 
 /* --- what elf.c does ------------------------------------------------------------------------ */
 
-void *gil_replacement(int hook);  /* for a word of the interpreter's own object; NULL: as everywhere */
+void *interpreter_replacement(int hook);  /* for a word of the interpreter's own object; NULL: none */
 
 int elf_hook(void);       /* change the words of all loaded objects; returns how many it has changed so far */
 int elf_unhook(void);     /* put back what stood there; returns how many */
