@@ -6,7 +6,7 @@
  * calls by itself. Then the watchdog meets a thread that waits in such a call; it names the call from what the kernel
  * says, as it does without hooks, and forgets the descriptor, so that the next call is timed. Only sockets are known so:
  * pipes and terminals are shared with other programs, and what they do to them is not rare. */
-#include "pulse.h"
+#include "descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* The calls of the iteration in progress, and the ring in which finished stalls leave for the agent. */
-#include "pulse.h"
+#include "descriptors.h"
 
 #include <string.h>
 #include <sys/mman.h>

@@ -4,6 +4,7 @@
  *   loader.c     the loader's list of objects, looked at without harm
  *   names.c      the hooks by the names that the linker knows
  *   hooks.c      what they point to then; the list of calls is hooks.def
+ *   special.c    those that are written out by hand
  *   thread.c     the state of a loop's thread: its iteration, its histogram
  *   found.c      loops that are known by their waits, or by those who run them
  *   log.c        the calls of the iteration in progress, and the ring in which finished stalls leave
@@ -338,22 +339,6 @@ int log_prepare(struct thread *t);
 /* Text of what a call touched; the arguments must still be valid. Keeps errno's value to its caller. */
 void describe(enum kind kind, intptr_t a, intptr_t b, char *text, size_t room, int64_t *argument);
 void note_connecting(struct thread *t, int fd, const void *to, unsigned size);
-
-/* --- descriptors.c ------------------------------------------------------------------------------ */
-
-#define DESCRIPTORS 65536  /* those beyond are never known */
-enum { DESCRIPTOR_LOOKED_AT = 1, MAY_BLOCK, CANNOT_BLOCK };  /* 0: nothing is known of it */
-extern _Atomic uint8_t descriptors[DESCRIPTORS];
-
-bool is_nonblocking(enum kind kind, intptr_t a);  /* as it is now */
-bool descriptor_learn(int fd);                    /* whether it is a socket that cannot block; below DESCRIPTORS */
-void descriptors_forget(unsigned first, unsigned last);
-
-static inline void descriptor_forget(int fd)
-{
-    if ((unsigned)fd < DESCRIPTORS && atomic_load_explicit(&descriptors[fd], memory_order_relaxed) != 0)
-        atomic_store(&descriptors[fd], 0);
-}
 
 /* --- kernel.c ----------------------------------------------------------------------------------- */
 

@@ -2,7 +2,7 @@
  * pays for this thread, and twice as often once an iteration is overdue: so each stall is met before it is one. Then it
  * notes what the kernel says of the loop's thread and asks for its stack. The interpreter answers at once, in the frame that
  * runs; where C code holds the GIL the answer comes as that code returns, and by how late it comes we know it. */
-#include "pulse.h"
+#include "descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
 /* Calls on descriptors that cannot block: they pass without a look at the clock, as long as they cannot. */
+#include "descriptors.h"
 #include "drive.h"
 
 #include <fcntl.h>
