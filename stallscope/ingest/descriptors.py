@@ -46,7 +46,7 @@ HISTORY = 8
 """What a descriptor was before, remembered for each."""
 LATEST = 1 << 62
 
-Made = tuple[str, bytes, bytes]
+Made = tuple[bytes, bytes, bytes]
 """A call that made a descriptor, unread: name, arguments, and what `-y` printed behind the result."""
 
 
@@ -100,7 +100,7 @@ class Descriptors:
             at, value = history[index]
             if at <= position:
                 if isinstance(value, tuple):
-                    value = _made(value[0], value[1].decode("utf-8", "replace"), value[2].decode("utf-8", "replace"))
+                    value = _made(*(part.decode("utf-8", "replace") for part in value))
                     history[index] = at, value
                 return value
         return None

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer
 from stallscope.ingest.perf_events import LOST, PREFIX, at_ns_of, ns_of, program_of
 from stallscope.ingest.rebuild import POLL, Evidence, Rebuild, Thread
+from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.run_queue import RunQueue
 from stallscope.ingest.source import Source
+from stallscope.ingest.stops import stops
 from stallscope.ingest.syscall_numbers import NAMES
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window, count_by
@@ -30,24 +33,32 @@ EVENT = re.compile(
     PREFIX + rb"(?:raw_syscalls:sys_(?:enter: NR (\d{1,4}) \(([0-9a-f, ]*)\)|exit: NR (-1|\d{1,4}) = (-?\d{1,20}))|"
     rb"syscalls:sys_(?:enter_(\w+): ?(.*)|exit_(\w+): (0x[0-9a-f]{1,16}))|((?!raw_syscalls:|syscalls:)\w+:\w+):.*)"
 )
-SCAN = re.compile(
+PAIR = re.compile(
+    rb"^([^\[\n]{1,60})\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +"
+    rb"(?:raw_syscalls:sys_enter: NR (\d{1,4}) \([0-9a-f, ]*\)|syscalls:sys_enter_(\w+):[^\n]*)\n"
+    rb"\1\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +"
+    rb"(?:raw_syscalls:sys_exit: NR \2 = -?\d{1,20}|syscalls:sys_exit_\3: 0x[0-9a-f]{1,16})\n",
+    re.MULTILINE,
+)
+"""An entry, and its exit in the next line."""
+SCAN = stops(
     # An event that is no wait's is passed over …
-    rb"\n(?![^\[\n]{1,60}\[\d{1,5}\] +\d{1,10}\.\d{6,9}: +(?:raw_syscalls:sys_(?:"
-    rb"enter: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4} \([^\n]*\)|"
-    rb"exit: NR (?!(?:" + _WAIT_NUMBERS + rb") )(?:-1|\d{1,4}) = -?\d{1,20})|"
-    rb"syscalls:sys_(?:enter_(?!(?:" + _WAIT_NAMES + rb"):)\w+:[^\n]*|"
-    rb"exit_(?!(?:" + _WAIT_NAMES + rb"):)\w+: 0x[0-9a-f]{1,16})|"
-    rb"(?!raw_syscalls:|syscalls:)\w+:\w+:[^\n]*)\n)"
-    # … and the common waits are read at once, both events where nothing came between them …
-    rb"(?:" + PREFIX + rb"(?:"
-    rb"raw_syscalls:sys_enter: NR (232|281) \(([0-9a-f]{1,8}), [0-9a-f]+, [0-9a-f]+, (?:(0)|[0-9a-f]+), [0-9a-f, ]*\)"
-    rb"(?:\n\1[ /]\2 +\[\d{1,5}\] +(\d{1,10}\.\d{6,9}): +raw_syscalls:sys_exit: NR \4 = (?!-51[2-6]\n)-?\d+)?(?=\n)()|"
-    rb"syscalls:sys_enter_(epoll_p?wait): epfd: 0x([0-9a-f]{8}), events: 0x[0-9a-f]+, maxevents: 0x[0-9a-f]{8}, "
-    rb"timeout: 0x(?:(0{8}(?:0{8})?(?![0-9a-f]))|[0-9a-f]{8,16})(?:, [^\n]*)?"
-    rb"(?:\n\1[ /]\2 +\[\d{1,5}\] +(\d{1,10}\.\d{6,9}): +syscalls:sys_exit_\9: 0x[0-9a-f]+)?(?=\n)()|"
-    rb"(?:raw_syscalls:sys_exit: NR (232|281) = (?!-51[2-6]\n)-?\d+|"
-    rb"syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]+)(?=\n))"
-    rb"|([^\n]+))"
+    rb"[^\[\n]{1,60}+\[\d{1,5}+\] ++\d{1,10}+\.\d{6,9}+: ++(?:raw_syscalls:sys_(?:"
+    rb"enter: NR (?!(?:" + _WAIT_NUMBERS + rb") )\d{1,4}+ \([^\n]*\)\n|"
+    rb"exit: NR (?!(?:" + _WAIT_NUMBERS + rb") )(?:-1|\d{1,4}+) = -?\d{1,20}+\n)|"
+    rb"syscalls:sys_(?:enter_(?!(?:" + _WAIT_NAMES + rb"):)\w++:[^\n]*+\n|"
+    rb"exit_(?!(?:" + _WAIT_NAMES + rb"):)\w++: 0x[0-9a-f]{1,16}+\n)|"
+    rb"(?!raw_syscalls:|syscalls:)\w++:\w++:[^\n]*+\n)",
+    # … and the common waits are read at once, both events where nothing came between them.
+    PREFIX + rb"(?:"
+    rb"raw_syscalls:sys_enter: NR (232|281) "
+    rb"\(([0-9a-f]{1,8}+), [0-9a-f]++, [0-9a-f]++, (?:(0)(?=,)|[0-9a-f]++), [0-9a-f, ]*+\)\n"
+    rb"(?:\1[ /]\2 ++\[\d{1,5}+\] ++(\d{1,10}+\.\d{6,9}+): ++raw_syscalls:sys_exit: NR \4 = (?!-51[2-6]\n)-?\d++\n)?()|"
+    rb"syscalls:sys_enter_(epoll_p?wait): epfd: 0x([0-9a-f]{8}), events: 0x[0-9a-f]++, maxevents: 0x[0-9a-f]{8}, "
+    rb"timeout: 0x(?:(0{8}(?:0{8})?(?![0-9a-f]))|[0-9a-f]{8,16}+)(?:, [^\n]*+)?\n"
+    rb"(?:\1[ /]\2 ++\[\d{1,5}+\] ++(\d{1,10}+\.\d{6,9}+): ++syscalls:sys_exit_\9: 0x[0-9a-f]++\n)?()|"
+    rb"(?:raw_syscalls:sys_exit: NR (232|281) = (?!-51[2-6]\n)-?\d++\n|"
+    rb"syscalls:sys_exit_(epoll_p?wait): 0x[0-9a-f]++\n))",
 )
 """Groups: program, thread, seconds; of an entry number, descriptor, `0` for a timeout of zero, seconds of its exit (if
 that comes next), and nothing, or name and the same; of an exit number or name; and any other line that matters."""
@@ -101,7 +112,7 @@ class Reader:
     """The state of one pass."""
 
     def __init__(self, threshold_ns: int) -> None:
-        self.rebuild = Rebuild(threshold_ns, self._digest, verify=True)
+        self.rebuild = Rebuild(threshold_ns, self._digest, self._lacks_halves)
         self.window = Window(self._keep_open)
         self.kept: dict[Thread, tuple[int, list[bytes]]] = {}
         """Of iterations that began before the window: where, and their lines."""
@@ -110,6 +121,7 @@ class Reader:
         """By what stands before the processor."""
         self.begun: dict[Thread, tuple[str, bool, bool]] = {}
         """Waits in progress: name, whether it is the loop's, and whether its timeout is zero."""
+        self.descriptors = Recurring(partial(int, base=16))
         self.now_ns = 0
         self.unread = self.lost = 0
         self.scheduled = self.blind = False
@@ -117,30 +129,31 @@ class Reader:
 
     def take(self, chunk: bytes) -> None:
         """A chunk of whole lines."""
-        base = self.window.add(chunk)
+        base = self.window.add(chunk) - 1  # of the text, which begins with a line feed
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
         self.lines.update(count_by(THREADS, b"\n", b"[", text, self.window.added, self.lines))
         self.scheduled = self.scheduled or b" sched:sched_switch:" in text
-        for found in SCAN.finditer(text):
-            kind = found.lastindex or 0
+        for found in SCAN.finditer(text, 1):
+            kind = found.lastindex
             if kind in (RAW_ENTRY, ENTRY):
                 self._entered(found, kind, base)
             elif kind in (RAW_EXIT, EXIT):
                 self._exit(self._thread(found), at_ns_of(found), _WAIT_OF[found[kind]], base + found.end())
-            else:
-                self._parse(found[kind], base + found.start())
+            elif kind is not None:
+                self._parse(found[kind], base + found.start(kind))
         if last := EVENT.match(text, text.rfind(b"\n", 0, -1) + 1):
             self.now_ns = at_ns_of(last)
 
     def _entered(self, found: re.Match[bytes], kind: int, base: int) -> None:
         """A loop's usual wait begins, and may be over in the next line."""
         token, entered, name, descriptor, zero, left = found.group(2, 3, kind - 4, kind - 3, kind - 2, kind - 1)
-        thread, key = self.threads.get(token) or self._thread(found), int(descriptor, 16)
+        thread, key = self.threads.get(token) or self._thread(found), self.descriptors[descriptor]
         if left is not None:
-            self.begun.pop(thread, None)
+            if self.begun:
+                self.begun.pop(thread, None)
             thread.turn(key, ns_of(entered), ns_of(left), zero is not None, found, base)
         else:
-            waits = thread.enter_wait(key, ns_of(entered), base + found.start())
+            waits = thread.enter_wait(key, ns_of(entered), base + found.start(1))
             self.begun[thread] = _WAIT_OF[name], waits, zero is not None
 
     def _parse(self, line: bytes, at: int) -> None:
@@ -211,10 +224,10 @@ class Reader:
                 text = block[max(0, since - start) :]
                 lines += [line for line in text.split(b"\n") if token in line]
 
-    def _text(self, thread: Thread, begin: int, end: int) -> list[bytes]:
+    def _text(self, thread: Thread, begin: int, end: int) -> bytes:
         """The lines between two positions, of this thread at least."""
         since, lines = self.kept.pop(thread, (-1, []))
-        return [*(lines if since == begin else []), *self.window.text(begin, end)[1].split(b"\n")]
+        return b"".join([*(line + b"\n" for line in lines if since == begin), self.window.text(begin, end)[1]])
 
     def finish(self) -> None:
         """Threads of whom nothing told."""
@@ -225,12 +238,20 @@ class Reader:
                 )
                 thread.lines += count
 
+    def _lacks_halves(self, thread: Thread, begin: int, end: int) -> bool:
+        """Whether calls between two positions lack one half; most often a glance tells that none does."""
+        text = self._text(thread, begin, end)
+        return 2 * len(PAIR.findall(text)) != text.count(b"\n") and self._read(thread, text, end).torn
+
     def _digest(self, thread: Thread, begin: int, end: int) -> Evidence:
         """The calls of a thread between two positions, and when it waited for a CPU."""
+        return self._read(thread, self._text(thread, begin, end), end)
+
+    def _read(self, thread: Thread, text: bytes, end: int) -> Evidence:
         evidence, describer, queue = Evidence(), Describer(thread.image.descriptors), RunQueue(thread.tid)
         token = str(thread.tid).encode()
         first: tuple[int, str, bytes] | None = None
-        for line in self._text(thread, begin, end):
+        for line in text.split(b"\n"):
             if token not in line or not (found := EVENT.fullmatch(line)):
                 continue
             at_ns, name = at_ns_of(found), _name(found)

@@ -15,8 +15,10 @@ from functools import cache
 
 from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
+from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
 from stallscope.ingest.source import Source
+from stallscope.ingest.stops import stops
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window, count_by
 from stallscope.recording.nouns import Call, Missing, Recording, Resource
@@ -34,13 +36,13 @@ DIGEST = re.compile(
 _TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl", "poll", "ppoll"})
 _SOME = rb"fcntl\([^\n]*DUPFD|p?poll\((?![^\n]*nfds: 1[,)])"
 """Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
-_RETURNS = rb"\) += (?=[^\n=]*\n)"
+_RETURNS = rb"\) ++= [^\n=]*+"
 """Linux 6.1 prints nothing for what wait4() returns when no child has changed."""
 SANE = 14
 """Digits of a duration; a clock that went backwards gives one of 5,800 years."""
 WAITED, MADE, CLOSED = 7, 11, 12
 """The last group of a match of `_scan` (`Match.lastindex`)."""
-_ALL, _NONE, _SOME_OF_THEM = rb"([^(\n]{0,16}/\d{1,10}) +", rb"()", rb"(?:([^(\n]{0,16}/\d{1,10}) +)?"
+_ALL, _NONE, _SOME_OF_THEM = rb"([^(\n]{0,16}/\d{1,10}+) ++", rb"()", rb"(?:([^(\n]{0,16}/\d{1,10}+) ++)?"
 """Who makes a call, where every line says so, none, or only some (perf names a thread where it traces several)."""
 
 
@@ -54,23 +56,24 @@ def _who(head: bytes) -> bytes:
 def _scan(who: bytes) -> re.Pattern[bytes]:
     """Stops at waits, at calls that change descriptors, and at what is not a whole line.
 
-    Groups: start, duration and thread; of a wait its descriptor and timeout, if any; of a call that makes a descriptor
-    name, arguments, result and what follows it; of close() the descriptor; and any other line that tells something.
+    Groups: where the line begins, start, duration and thread; of a wait its descriptor, timeout, if any, and result;
+    of a call that makes a descriptor name, arguments, result and what follows it; of close() the descriptor; and any
+    other line that tells something.
     """
     silent = who.replace(b"([", b"(?:[").replace(b"()", b"")
-    return re.compile(
+    return stops(
         # A finished call that neither ends an iteration nor changes a descriptor is passed over (what follows `[^\n]*`
         # is a literal each time, to which the engine jumps back; a choice there took twice as long) …
-        rb"\n(?! *\d{1,13}\.\d{3} \( *(?:\d{1,10}\.\d{3} ms)?\): " + silent + rb"(?:"
-        rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w+\((?:[^\n]*" + _RETURNS + rb"|[^\n]* \.\.\.\n)|"
-        rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w+\(\)" + _RETURNS + rb"))"
+        rb" *+\d{1,13}+\.\d{3} \( *+(?:\d{1,10}+\.\d{3} ms)?+\): " + silent + rb"(?:"
+        rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w++\((?:[^\n]*" + _RETURNS + rb"\n|[^\n]* \.\.\.\n)|"
+        rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w++\(\)" + _RETURNS + rb"\n|" +
+        one_of(MAKERS) + rb"[^\n]*\) ++= -[^\n=]*+\n)",
         # … and what comes by the thousand is read at once.
-        rb"(?: *(\d{1,13}\.\d{3}) \( *(\d{1,10}\.\d{3}) ms\): " + who + rb"(?:"
-        rb"epoll_p?wait\((epfd: )(\d{1,9})(?:<[^>\n]*>)?, events: 0x\w+, maxevents: \d{1,10}(, timeout: [1-9x]\d*)?"
-        rb"(?:, sigsetsize: 8)?" + _RETURNS + rb"-?(\d+)(?=\n)|"
-        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)" + _RETURNS + rb"(-?\d{1,9})([^\n]*)|"
-        rb"close\(fd: (\d{1,9})[^\n]*" + _RETURNS + rb"0(?=\n))"
-        rb"|([^\n]+))"
+        rb"() *+(\d{1,13}+\.\d{3}) \( *+(\d{1,10}+\.\d{3}) ms\): " + who + rb"(?:"
+        rb"epoll_p?wait\(epfd: (\d{1,9}+)(?:<[^>\n]*+>)?+, events: 0x\w++, maxevents: \d{1,10}+"
+        rb"(, timeout: [1-9x]\d*+)?+(?:, sigsetsize: 8)?+\) ++= -?(\d++)|"
+        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) ++= (\d{1,9}+)([^\n=]*+)|"
+        rb"close\(fd: (\d{1,9}+)[^\n]*\) ++= 0)\n",
     )  # fmt: skip
 
 
@@ -115,24 +118,26 @@ class Reader:
         """By thread."""
         self.begun: dict[Thread, str] = {}
         """Arguments of the calls whose second half is still to come."""
+        self.numbers, self.times_ns = Recurring(int), Recurring(_ns)
         self.now_ns = 0
         self.unread = self.lost = 0
 
     def take(self, chunk: bytes) -> None:
         """A chunk of whole lines."""
         base = self.window.add(chunk)
-        text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
+        text = chunk if chunk.endswith(b"\n") else chunk + b"\n"
         self.lines.update(count_by(THREADS, b"): ", b" ", text, self.window.added, self.lines))
         for found in self.scan.finditer(text):
-            kind = found.lastindex or 0
-            if kind in (WAITED, WAITED - 1):
+            kind = found.lastindex
+            if kind == WAITED:
                 self._waited(found, base)
             elif kind == MADE:
                 self._made(found, base)
             elif kind == CLOSED:
-                self._thread(found[3]).image.descriptors.closed(int(found[12]), base + found.start())
-            else:
-                self._parse(found[kind], base + found.start())
+                who, descriptor = found.group(4, 12)
+                self._thread(who).image.descriptors.closed(self.numbers[descriptor], base + found.start(1))
+            elif kind is not None:
+                self._parse(found[kind], base + found.start(kind))
         if last := LINE.fullmatch(text[text.rfind(b"\n", 0, -1) + 1 : -1][:LONGEST]):
             self._seen(last)
 
@@ -142,19 +147,18 @@ class Reader:
 
     def _waited(self, found: re.Match[bytes], base: int) -> None:
         """A whole epoll_wait()."""
-        start, took, who, descriptor, timeout = found.group(1, 2, 3, 5, 6)
+        start, took, who, descriptor, timeout = found.group(2, 3, 4, 5, 6)
         thread = self.threads.get(who or b"") or self._thread(who)
         start_ns = int(start.replace(b".", b"")) * 1000
         if thread.first_ns is None:
             thread.first_ns = start_ns
-        end_ns = start_ns + int(took.replace(b".", b"")) * 1000
-        thread.turn(int(descriptor), start_ns, end_ns, timeout is None, found, base)
+        thread.turn(self.numbers[descriptor], start_ns, start_ns + self.times_ns[took], timeout is None, found, base)
 
     def _made(self, found: re.Match[bytes], base: int) -> None:
-        """A call that made a descriptor, or failed to."""
-        if found[10][0] != 45:  # a minus
-            made = found[8].decode(), found[9], found[11]
-            self._thread(found[3]).image.descriptors.made(int(found[10]), base + found.start(), made)
+        """A call that made a descriptor."""
+        who, name, arguments, number, after = found.group(4, 8, 9, 10, 11)
+        thread = self.threads.get(who or b"") or self._thread(who)
+        thread.image.descriptors.made(self.numbers[number], base + found.start(1), (name, arguments, after))
 
     def _parse(self, line: bytes, at: int) -> None:
         found = LINE.fullmatch(line) if len(line) <= LONGEST else None

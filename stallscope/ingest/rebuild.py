@@ -78,6 +78,8 @@ class Evidence:
 
 Digest = Callable[["Thread", int, int], Evidence]
 """The evidence between two positions of the text, as the tracer's file reads it."""
+Torn = Callable[["Thread", int, int], bool]
+"""Whether halves of calls are missing there: asked of the stalls that are not kept, whose evidence nobody needs."""
 
 
 class Image:
@@ -127,7 +129,8 @@ class Thread:
         self.ended_ns: int | None = None
 
     def turn(self, key: int, enter_ns: int, leave_ns: int, polls: bool, found: re.Match[bytes], base: int) -> None:
-        """A whole wait, whose line was found in a text that begins at `base`: `enter_wait` and `leave_wait` in one.
+        """A whole wait, whose line begins with the first group of `found`, in a text that begins at `base`:
+        `enter_wait` and `leave_wait` in one.
 
         Most iterations are short ones between two such waits, and need no more than to be counted.
         """
@@ -141,7 +144,7 @@ class Thread:
                 self.returned_ns = self.last_ns = leave_ns
                 self.since = base + found.end()
                 return
-        if self.enter_wait(key, enter_ns, base + found.start()):
+        if self.enter_wait(key, enter_ns, base + found.start(1)):
             self.leave_wait(leave_ns, polls, base + found.end())
 
     def enter_wait(self, key: int, at_ns: int, position: int) -> bool:
@@ -254,9 +257,13 @@ class Thread:
         if duration_ns < self.owner.threshold_ns:
             self._count(duration_ns)
             return
-        least_ns = self.owner.threshold_ns if self.owner.verify else self.owner.shortest_kept_ns
-        evidence = self.evidence(began_ns, at_ns, self.since, position) if duration_ns >= least_ns else None
-        if evidence is not None and evidence.torn:
+        evidence = None
+        if duration_ns >= self.owner.shortest_kept_ns:
+            evidence = self.evidence(began_ns, at_ns, self.since, position)
+            torn = evidence.torn
+        else:
+            torn = self.owner.torn is not None and self.owner.torn(self, self.since, position)
+        if torn:
             self.holes += 1
         else:
             self.held = began_ns, duration_ns, evidence
@@ -265,11 +272,9 @@ class Thread:
 class Rebuild:
     """All threads of one trace."""
 
-    def __init__(self, threshold_ns: int, digest: Digest, verify: bool = False) -> None:
+    def __init__(self, threshold_ns: int, digest: Digest, torn: Torn | None = None) -> None:
         self.threshold_ns = threshold_ns
-        self.verify = verify
-        """Look into every stall, also into those that are not kept, for halves of calls that are missing."""
-        self.digest = digest
+        self.digest, self.torn = digest, torn
         self.threads: list[Thread] = []
         self.shortest_kept_ns = threshold_ns
         self.gaps = 0

@@ -8,6 +8,7 @@ from functools import cache
 
 from stallscope.ingest.calls import BIRTHS, WAITS, one_of
 from stallscope.ingest.descriptors import CHANGES, MAKERS
+from stallscope.ingest.stops import stops
 
 STAMP = rb"(\d\d:\d\d:\d\d(?:\.\d{6,9})?|\d{1,10}\.\d{6,9})"
 LINE = re.compile(
@@ -30,23 +31,21 @@ _WHO = (rb"(\d{1,10}) +", rb"\[pid +(\d{1,10})\] ", rb"()")
 _WHEN = (rb"(\d{10}\.\d{6})", rb"(\d\d:\d\d:\d\d\.\d{6})")
 _PREFIXES = [who + when + b" " for who in _WHO for when in _WHEN]
 _ANY_PREFIX = rb"(?:(?:\[pid +)?(\d{1,10})\]? +)?(\d{10}\.\d{6,9}|\d\d:\d\d:\d\d\.\d{6,9}) "
-_TIMED = rb"[^\n]*\n(?:(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n))"
+_TIMED = rb"(?<= <\d\.\d{6}>\n)|(?<= <\d\.\d{9}>\n)"
 _PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"} - {"poll", "ppoll"}
 _DESCRIPTORS = {*MAKERS, *CHANGES, "close"} - {"fcntl"}
 _POLL = rb"p?poll\((?!\[\{[^{\n]*\}\], 1, )"
 """poll() tells nothing where it waits for one descriptor only."""
 _FCNTL = rb"|fcntl\([^\n]*(?:DUPFD|<unf)"
-_CLOSES = rb"(?=\n)"
 
-
-WAITED, MADE, CLOSED = 6, 10, 11
+WAITED, MADE, CLOSED = 7, 11, 12
 """The last group of a match of `scanner` (`Match.lastindex`)."""
 
 
 def scanner(head: bytes) -> re.Pattern[bytes]:
     """A pattern that stops at lines of calls that tell something, and at all that is no whole line.
 
-    Groups: thread, stamp; of a wait descriptor, `0` for a timeout of zero, and seconds in two parts; of a call that
+    Groups: where the line begins, thread, stamp; of a wait descriptor, `0` for a timeout of zero, and seconds in two parts; of a call that
     makes a descriptor name, arguments, result and what follows it; of close() the descriptor; and any other line that
     tells something.  In text that names files and peers itself (-yy) no descriptor need be followed.
 
@@ -68,23 +67,23 @@ def _prefix(head: bytes) -> bytes:
 
 @cache
 def _scan(telling: bytes, some: bytes, resumed: bytes, prefix: bytes) -> re.Pattern[bytes]:
-    return re.compile(
+    return stops(
         # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
-        rb"\n(?!" + re.sub(rb"\((?!\?)", b"(?:", prefix) + rb"(?:"
-        rb"(?!" + telling + rb"|" + some + rb")\w+\((?:" + _TIMED + rb"|[^\n]*<unfinished \.\.\.>\n)"
-        rb"|<\.\.\. (?!" + telling.replace(b"\\(", b" ") + rb"|" + resumed + rb")\w+ resumed>" + _TIMED + rb"))"
+        re.sub(rb"\((?!\?)", b"(?:", prefix) + rb"(?:"
+        rb"(?!" + telling + rb"|" + some + rb")\w++\([^\n]*+\n(?:" + _TIMED + rb"|(?<=<unfinished \.\.\.>\n))"
+        rb"|<\.\.\. (?!" + telling.replace(b"\\(", b" ") + rb"|" + resumed + rb")\w++ resumed>[^\n]*+\n"
+        rb"(?:" + _TIMED + rb"))",
         # … and what comes by the thousand is read at once.
-        rb"(?:" + prefix + rb"(?:"
-        rb'epoll_p?wait\((\d{1,9})(?:<[^>\n]*>)?, (?:\[[^\n"]*\]|NULL|0x\w+), \d{1,10}, (?:(0)|-?\d{1,10})'
-        rb"(?:, NULL, 8)?\) += \d{1,9} <(\d{1,8})\.(\d{6,9})>" + _CLOSES + rb"|"
-        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) += (-?\d{1,9})([^\n]*) <\d{1,8}\.\d{6,9}>"
-        + _CLOSES + rb"|close\((\d{1,9})[^\n]*\) += 0 <\d{1,8}\.\d{6,9}>" + _CLOSES + rb")"
-        rb"|([^\n]+))"
+        rb"()" + prefix + rb"(?:"
+        rb'epoll_p?wait\((\d{1,9}+)(?:<[^>\n]*+>)?, (?:\[[^\n"]*\]|NULL|0x\w++), \d{1,10}+, (?:(0)|-?\d{1,10})'
+        rb"(?:, NULL, 8)?\) ++= \d{1,9}+ <(\d{1,8}+)\.(\d{6,9}+)>|"
+        rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) ++= (-?\d{1,9}+)([^\n]*) <\d{1,8}\.\d{6,9}>|"
+        rb"close\((\d{1,9}+)[^\n]*\) ++= 0 <\d{1,8}+\.\d{6,9}+>)\n",
     )  # fmt: skip
 
 
 NAMED = re.compile(rb"<(?:TCP|UDP|UNIX)[A-Zv6-]*:\[")
-EVERY_LINE = re.compile(rb"\n([^\n]+)")
+EVERY_LINE = re.compile(rb"([^\n]+)\n")
 DIGEST = re.compile(
     rb" *(?:(?:\[pid +)?(\d{1,10})\]? +)?(?:" + STAMP + rb" )?"
     rb"(?:(\w+)\((.*)\) += .* <(\d{1,8})\.(\d{6,9})>$|(.+))"

@@ -7,6 +7,7 @@ from collections import Counter
 
 from stallscope.ingest.calls import BIRTHS, POLL_WAITS, WAITS, Describer, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, STRING, unescaped
+from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.rebuild import POLL, Evidence, Image, Rebuild, Thread
 from stallscope.ingest.strace_lines import (
     ATTACHED,
@@ -58,6 +59,7 @@ class Reader:
         self.threads: dict[bytes, Thread] = before.threads if before else {}
         self.lines: Counter[bytes] = Counter()
         """By thread."""
+        self.numbers = Recurring(int)
         self.pending: dict[Thread, tuple[int, bytes, bool]] = {}
         """First halves of calls that tell something: when, text, and whether it is the loop's wait."""
         self.stamped_ns: dict[Thread, int] = {}
@@ -75,20 +77,22 @@ class Reader:
 
     def take(self, chunk: bytes) -> None:
         """A chunk of whole lines."""
-        base = self.window.add(chunk)
+        start = self.window.add(chunk)
+        base = start - 1  # of the text, which begins with a line feed
         text = b"\n" + chunk if chunk.endswith(b"\n") else b"\n" + chunk + b"\n"
         self.lines.update(self._by_thread(text, self.window.added))
-        for found in self.scan.finditer(text):
-            kind = found.lastindex or 0
+        for found in self.scan.finditer(text, 1):
+            kind = found.lastindex
             if kind == WAITED:
                 self._waited(found, base)
             elif kind == MADE:
                 self._made(found, base)
             elif kind == CLOSED:
-                self._thread(found[1]).image.descriptors.closed(int(found[11]), base + found.start())
-            else:
-                self._parse(found[kind], base + found.start())
-        self._leave_out_beginnings(text, base)
+                token, descriptor = found.group(2, 12)
+                self._thread(token).image.descriptors.closed(self.numbers[descriptor], base + found.start(1))
+            elif kind is not None:
+                self._parse(found[kind], base + found.start(kind))
+        self._leave_out_beginnings(text, start)
         if self.skips and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
             self.clock.move(last[2])
 
@@ -108,21 +112,21 @@ class Reader:
 
     def _waited(self, found: re.Match[bytes], base: int) -> None:
         """A whole epoll_wait()."""
-        token, stamp, descriptor, timeout, seconds, fraction = found.group(1, 2, 3, 4, 5, 6)
+        token, stamp, descriptor, timeout, seconds, fraction = found.group(2, 3, 4, 5, 6, 7)
         thread = self.threads.get(token or self.main) or self._thread(token)
         clock = self.clock
         clock.now_ns = start_ns = int(stamp.replace(b".", b"")) * 1000 if len(stamp) == 17 else clock.move(stamp)
         if thread.first_ns is None:
             thread.first_ns = start_ns
         end_ns = start_ns + int(seconds + fraction) * (1000 if len(fraction) == 6 else 1)
-        thread.turn(int(descriptor), start_ns, end_ns, timeout is not None, found, base)
+        thread.turn(self.numbers[descriptor], start_ns, end_ns, timeout is not None, found, base)
 
     def _made(self, found: re.Match[bytes], base: int) -> None:
         """A call that made a descriptor, or failed to."""
-        number = found[9]
+        token, name, arguments, number, after = found.group(2, 8, 9, 10, 11)
         if number[0] != 45:  # a minus
-            made = found[7].decode(), found[8], found[10]
-            self._thread(found[1]).image.descriptors.made(int(number), base + found.start(), made)
+            made = name, arguments, after
+            self._thread(token).image.descriptors.made(self.numbers[number], base + found.start(1), made)
 
     def _parse(self, line: bytes, at: int) -> None:
         found = LINE.fullmatch(line)
@@ -249,7 +253,7 @@ class Reader:
         elif call.name == "close" and (closed := DESCRIPTOR.match(call.arguments)):
             table.closed(int(closed[1]), at)
         elif call.name in MAKERS and returned and returned[1][0] != "-":
-            made = call.name, call.arguments.encode(), call.result[len(returned[1]) :].encode()
+            made = call.name.encode(), call.arguments.encode(), call.result[len(returned[1]) :].encode()
             table.made(int(returned[1]), at, made)
 
     def _birth(self, thread: Thread, call: Parsed) -> None:
