@@ -15,8 +15,8 @@ from functools import cache
 
 from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
-from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
+from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.source import Source
 from stallscope.ingest.stops import stops
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread

@@ -38,16 +38,16 @@ _POLL = rb"p?poll\((?!\[\{[^{\n]*\}\], 1, )"
 """poll() tells nothing where it waits for one descriptor only."""
 _FCNTL = rb"|fcntl\([^\n]*(?:DUPFD|<unf)"
 
-WAITED, MADE, CLOSED = 7, 11, 12
+WAITED, MADE, CLOSED = 6, 10, 11
 """The last group of a match of `scanner` (`Match.lastindex`)."""
 
 
 def scanner(head: bytes) -> re.Pattern[bytes]:
     """A pattern that stops at lines of calls that tell something, and at all that is no whole line.
 
-    Groups: where the line begins, thread, stamp; of a wait descriptor, `0` for a timeout of zero, and seconds in two parts; of a call that
-    makes a descriptor name, arguments, result and what follows it; of close() the descriptor; and any other line that
-    tells something.  In text that names files and peers itself (-yy) no descriptor need be followed.
+    Groups: where the line begins, thread, stamp; of a wait descriptor, `0` for a timeout of zero, and seconds; of a
+    call that makes a descriptor name, arguments, result and what follows it; of close() the descriptor; and any other
+    line that tells something.  In text that names files and peers itself (-yy) no descriptor need be followed.
 
     What begins the lines of `head` is looked for at the begin of all: a pattern for every kind took a quarter longer.
     """
@@ -76,7 +76,7 @@ def _scan(telling: bytes, some: bytes, resumed: bytes, prefix: bytes) -> re.Patt
         # … and what comes by the thousand is read at once.
         rb"()" + prefix + rb"(?:"
         rb'epoll_p?wait\((\d{1,9}+)(?:<[^>\n]*+>)?, (?:\[[^\n"]*\]|NULL|0x\w++), \d{1,10}+, (?:(0)|-?\d{1,10})'
-        rb"(?:, NULL, 8)?\) ++= \d{1,9}+ <(\d{1,8}+)\.(\d{6,9}+)>|"
+        rb"(?:, NULL, 8)?\) ++= \d{1,9}+ <(\d{1,8}+\.\d{6,9}+)>|"
         rb"(" + one_of(MAKERS).removesuffix(b"\\(") + rb")\(([^\n]*)\) ++= (-?\d{1,9}+)([^\n]*) <\d{1,8}\.\d{6,9}>|"
         rb"close\((\d{1,9}+)[^\n]*\) ++= 0 <\d{1,8}+\.\d{6,9}+>)\n",
     )  # fmt: skip
@@ -144,8 +144,7 @@ class Clock:
         return other
 
     def _seconds(self, stamp: bytes) -> None:
-        whole, _, fraction = stamp.partition(b".")
-        stamp_ns = int(whole) * 10**9 + fraction_ns(fraction)
+        stamp_ns = seconds_ns(stamp)
         if self.relative is None:
             self.relative = stamp_ns < DAY_NS  # -r: the first is 0, and -ttt counts from 1970
         self.now_ns = self.now_ns + stamp_ns if self.relative else stamp_ns
@@ -187,6 +186,11 @@ def is_two_lines(text: bytes) -> bool:
 
 def text_of(data: bytes) -> str:
     return data.decode("utf-8", "replace")
+
+
+def seconds_ns(text: bytes) -> int:
+    whole, _, fraction = text.partition(b".")
+    return int(whole) * 10**9 + fraction_ns(fraction)
 
 
 def fraction_ns(digits: bytes) -> int:

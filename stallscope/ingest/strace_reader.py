@@ -7,8 +7,8 @@ from collections import Counter
 
 from stallscope.ingest.calls import BIRTHS, POLL_WAITS, WAITS, Describer, watches_several
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, STRING, unescaped
-from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.rebuild import POLL, Evidence, Image, Rebuild, Thread
+from stallscope.ingest.recurring import Recurring
 from stallscope.ingest.strace_lines import (
     ATTACHED,
     CLOSED,
@@ -32,6 +32,7 @@ from stallscope.ingest.strace_lines import (
     parsed,
     polls,
     scanner,
+    seconds_ns,
     text_of,
 )
 from stallscope.ingest.window import Window, count_by
@@ -59,7 +60,7 @@ class Reader:
         self.threads: dict[bytes, Thread] = before.threads if before else {}
         self.lines: Counter[bytes] = Counter()
         """By thread."""
-        self.numbers = Recurring(int)
+        self.numbers, self.times_ns = Recurring(int), Recurring(seconds_ns)
         self.pending: dict[Thread, tuple[int, bytes, bool]] = {}
         """First halves of calls that tell something: when, text, and whether it is the loop's wait."""
         self.stamped_ns: dict[Thread, int] = {}
@@ -88,7 +89,7 @@ class Reader:
             elif kind == MADE:
                 self._made(found, base)
             elif kind == CLOSED:
-                token, descriptor = found.group(2, 12)
+                token, descriptor = found.group(2, 11)
                 self._thread(token).image.descriptors.closed(self.numbers[descriptor], base + found.start(1))
             elif kind is not None:
                 self._parse(found[kind], base + found.start(kind))
@@ -112,18 +113,19 @@ class Reader:
 
     def _waited(self, found: re.Match[bytes], base: int) -> None:
         """A whole epoll_wait()."""
-        token, stamp, descriptor, timeout, seconds, fraction = found.group(2, 3, 4, 5, 6, 7)
+        token, stamp, descriptor, timeout, took = found.group(2, 3, 4, 5, 6)
         thread = self.threads.get(token or self.main) or self._thread(token)
         clock = self.clock
         clock.now_ns = start_ns = int(stamp.replace(b".", b"")) * 1000 if len(stamp) == 17 else clock.move(stamp)
         if thread.first_ns is None:
             thread.first_ns = start_ns
-        end_ns = start_ns + int(seconds + fraction) * (1000 if len(fraction) == 6 else 1)
-        thread.turn(self.numbers[descriptor], start_ns, end_ns, timeout is not None, found, base)
+        thread.turn(
+            self.numbers[descriptor], start_ns, start_ns + self.times_ns[took], timeout is not None, found, base
+        )
 
     def _made(self, found: re.Match[bytes], base: int) -> None:
         """A call that made a descriptor, or failed to."""
-        token, name, arguments, number, after = found.group(2, 8, 9, 10, 11)
+        token, name, arguments, number, after = found.group(2, 7, 8, 9, 10)
         if number[0] != 45:  # a minus
             made = name, arguments, after
             self._thread(token).image.descriptors.made(self.numbers[number], base + found.start(1), made)
