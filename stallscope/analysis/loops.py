@@ -28,8 +28,7 @@ def log2_rows(known: Iterable[tuple[int, int]]) -> tuple[Log2Row, ...]:
 def examine_loop(loop: Loop, held: Lengths, stalls: Iterable[Stall], threshold_ns: int) -> LoopFindings:
     """One loop whose iterations were as long as `held` says; `stalls` are its own."""
     stalls = list(stalls)
-    last_ns = max([loop.last_ns, *(stall.start_ns + stall.duration_ns for stall in stalls)])
-    wall_ns = max(0, last_ns - loop.opened_ns)
+    wall_ns = _watched_ns(loop, stalls)
     stall_count, stall_ns = held.at_least(threshold_ns)
     if not held.iterations:  # a source that lists only what was slow
         slow_ns = [stall.duration_ns for stall in stalls if stall.duration_ns >= threshold_ns]
@@ -54,6 +53,13 @@ def examine_loop(loop: Loop, held: Lengths, stalls: Iterable[Stall], threshold_n
         zero_wait_share=zero_waits,
         saturated=(zero_waits or 0.0) > SATURATED_ZERO_WAITS and (utilization or 0.0) > SATURATED_UTILIZATION,
     )
+
+
+def _watched_ns(loop: Loop, stalls: Iterable[Stall]) -> int:
+    """How long a loop was watched; 0 where that is unknown, as of a loop with iterations and no end."""
+    if loop.counts and loop.last_ns <= loop.opened_ns:
+        return 0
+    return max(0, *(one.start_ns + one.duration_ns - loop.opened_ns for one in stalls), loop.last_ns - loop.opened_ns)
 
 
 def percentiles(held: Lengths) -> Percentiles | None:

@@ -14,7 +14,9 @@ def analyze(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Recordings (.stall), foreign traces, or - for stdin; several are merged."
+            metavar="FILE...",
+            readable=False,  # not asked for here: our own words for it are better
+            help="Recordings (.stall), foreign traces, or - for stdin; several are merged.",
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print JSON (schema 1).")] = False,

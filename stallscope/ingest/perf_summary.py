@@ -17,6 +17,7 @@ from stallscope.recording.nouns import Call, Missing, Recording, Stall, TimedCal
 
 THREAD = re.compile(r" (\S.{0,15}?) \((\d{1,10})\), \d+ events?, +[\d.]+%\s*$")
 COLUMNS = re.compile(r"^ +syscall +calls +errors +total +min +avg +max", re.MULTILINE)
+CALL = re.compile(r"^ *[\d.?]+ \([^)\n]*\): .*\) += ", re.MULTILINE)
 ROW = re.compile(
     r"\s+([a-z_]\w*)\s+(\d{1,12})\s+(?:(\d{1,12})\s+)?(\d{1,12}\.\d{3})\s+(\d{1,12}\.\d{3})\s+(\d{1,12}\.\d{3})\s+(\d{1,12}\.\d{3})"
     r"\s+[\d.]+%\s*$"
@@ -42,7 +43,9 @@ class Table:
 
 
 def recognises(head: str) -> bool:
-    return "Summary of events" in head and COLUMNS.search(head) is not None
+    """Sums alone: behind a trace (-S) they are the trace's."""
+    before, summary, _ = head.partition("Summary of events")
+    return bool(summary) and COLUMNS.search(head) is not None and not CALL.search(before)
 
 
 def read(source: Source, threshold_ns: int) -> Recording:

@@ -17,10 +17,11 @@ from stallscope.ingest.calls import POLL_WAITS, WAITS, Describer, one_of, watche
 from stallscope.ingest.descriptors import CHANGES, DESCRIPTOR, MAKERS, OPENERS
 from stallscope.ingest.rebuild import POLL, SHORT_NS, Evidence, Rebuild, Thread
 from stallscope.ingest.recurring import Recurring
+from stallscope.ingest.refusals import refuse_selections
 from stallscope.ingest.source import Source
 from stallscope.ingest.stops import stops
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
-from stallscope.ingest.window import Window, count_by
+from stallscope.ingest.window import Window, count_by, last_line
 from stallscope.recording.nouns import Call, Missing, Recording, Resource
 
 LINE = re.compile(
@@ -36,6 +37,8 @@ DIGEST = re.compile(
 _TELLING = one_of({*WAITS, *MAKERS, *CHANGES, "close"} - {"fcntl", "poll", "ppoll"})
 _SOME = rb"fcntl\([^\n]*DUPFD|p?poll\((?![^\n]*nfds: 1[,)])"
 """Calls of these names tell something now and then: poll() not, where it waits for one descriptor only."""
+_FRAME = b" " * 30
+"""A line that begins so is of a call's stack (--call-graph)."""
 _RETURNS = rb"\) ++= [^\n=]*+"
 """Linux 6.1 prints nothing for what wait4() returns when no child has changed."""
 SANE = 14
@@ -49,7 +52,7 @@ _ALL, _NONE, _SOME_OF_THEM = rb"([^(\n]{0,16}/\d{1,10}+) ++", rb"()", rb"(?:([^(
 def _who(head: bytes) -> bytes:
     lines = [found for line in head.splitlines()[:-1] if (found := LINE.fullmatch(line[:LONGEST]))]
     named = sum(found[3] is not None for found in lines)
-    return _ALL if 0 < named == len(lines) else _SOME_OF_THEM if named else _NONE
+    return _ALL if 0 < named == len(lines) else _SOME_OF_THEM if named or not lines else _NONE
 
 
 @cache
@@ -64,7 +67,7 @@ def _scan(who: bytes) -> re.Pattern[bytes]:
     return stops(
         # A finished call that neither ends an iteration nor changes a descriptor is passed over (what follows `[^\n]*`
         # is a literal each time, to which the engine jumps back; a choice there took twice as long) …
-        rb" *+\d{1,13}+\.\d{3} \( *+(?:\d{1,10}+\.\d{3} ms)?+\): " + silent + rb"(?:"
+        _FRAME + rb"[^\n]*+\n| *+\d{1,13}+\.\d{3} \( *+(?:\d{1,10}+\.\d{3} ms)?+\): " + silent + rb"(?:"
         rb"(?!" + _TELLING + rb"|" + _SOME + rb")\w++\((?:[^\n]*" + _RETURNS + rb"\n|[^\n]* \.\.\.\n)|"
         rb" ?\.\.\. \[continued\]: (?!" + _TELLING + rb"|p?poll\()\w++\(\)" + _RETURNS + rb"\n|" +
         one_of(MAKERS) + rb"[^\n]*\) ++= -[^\n=]*+\n)",
@@ -88,13 +91,15 @@ TIMEOUT = re.compile(r"timeout(?:_msecs)?: [1-9x]")
 
 
 def recognises(head: str) -> bool:
-    lines = [line for line in head.encode("utf-8", "replace").splitlines()[:60] if line.strip()]
-    ours = sum(LINE.fullmatch(line) is not None for line in lines)
+    lines = [line for line in head.encode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_FRAME)][:60]
+    ours = sum(LINE.fullmatch(line) is not None or OTHER.search(line) is not None for line in lines)
     return ours >= 1 and 2 * ours >= len(lines[:-1])
 
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
+    refuse_selections(source)
     reader = Reader(threshold_ns, source.head)
     cut = take_all(reader, source)
     reader.finish()
@@ -138,7 +143,7 @@ class Reader:
                 self._thread(who).image.descriptors.closed(self.numbers[descriptor], base + found.start(1))
             elif kind is not None:
                 self._parse(found[kind], base + found.start(kind))
-        if last := LINE.fullmatch(text[text.rfind(b"\n", 0, -1) + 1 : -1][:LONGEST]):
+        if last := LINE.fullmatch(last_line(text, _FRAME)[:LONGEST]):
             self._seen(last)
 
     def _seen(self, line: re.Match[bytes]) -> None:

@@ -36,6 +36,7 @@ ROUNDING_NS = 2_000
 """A call may seem to end so much after its iteration, whose ends are rounded to microseconds."""
 SHORT_NS = 1_000_000
 """Calls under a millisecond are summed by name and resource."""
+TWO_TRACES = ": it was set, or there are two traces in the file"
 CALLS_KEPT = 64
 """Entries kept for a stall, longest first."""
 
@@ -99,7 +100,7 @@ class Thread:
     __slots__ = (
         "backwards", "counts", "doubtful", "ended_ns", "first_ns", "gaps", "held", "holes", "image", "key",
         "last_ns", "lines", "opened_at", "other", "others", "owner", "returned_ns", "rivalled", "row",
-        "short_ns", "since", "stalls", "steady_key", "tid", "untimed", "zero_waits",
+        "set_back_ns", "short_ns", "since", "stalls", "steady_key", "tid", "untimed", "zero_waits",
     )  # fmt: skip
 
     def __init__(self, owner: Rebuild, tid: int, image: Image) -> None:
@@ -127,6 +128,8 @@ class Thread:
         self.first_ns: int | None = None
         self.last_ns = 0
         self.ended_ns: int | None = None
+        self.set_back_ns = 0
+        """How far the clock went backwards, at most."""
 
     def turn(self, key: int, enter_ns: int, leave_ns: int, polls: bool, found: re.Match[bytes], base: int) -> None:
         """A whole wait, whose line begins with the first group of `found`, in a text that begins at `base`:
@@ -172,7 +175,7 @@ class Thread:
         """The wait returns, in the line that ends at `position`; `polls` when its timeout was zero."""
         self.zero_waits += polls
         if at_ns < self.last_ns:
-            self.backwards += 1
+            self._went_back(self.last_ns - at_ns)
         else:
             self.returned_ns = at_ns
             self.since = position
@@ -188,11 +191,15 @@ class Thread:
         began_ns, duration_ns, evidence = self.held
         self.held = None
         if at_ns < began_ns + duration_ns:
-            self.backwards += 1
+            self._went_back(began_ns + duration_ns - at_ns)
             return
         self._count(duration_ns)
         found = evidence or Evidence()
         self.owner.keep(self, Stall(0, began_ns, duration_ns, calls=tuple(found.calls), spans=tuple(found.spans)))
+
+    def _went_back(self, by_ns: int) -> None:
+        self.backwards += 1
+        self.set_back_ns = max(self.set_back_ns, by_ns)
 
     def _count(self, duration_ns: int) -> None:
         self.counts[bucket_of(duration_ns)] += 1
@@ -218,6 +225,11 @@ class Thread:
     @property
     def iterations(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def lost_time(self) -> bool:
+        """The clock went so far backwards that nothing tells how long the loop was watched."""
+        return self.set_back_ns >= self.owner.threshold_ns
 
     @property
     def is_loop(self) -> bool:
@@ -252,7 +264,7 @@ class Thread:
     def _end_iteration(self, began_ns: int, at_ns: int, position: int) -> None:
         duration_ns = at_ns - began_ns
         if duration_ns < 0:
-            self.backwards += 1
+            self._went_back(-duration_ns)
             return
         if duration_ns < self.owner.threshold_ns:
             self._count(duration_ns)
@@ -354,7 +366,8 @@ class Rebuild:
             if thread.holes:
                 yield f"thread {thread.tid}: {plural(thread.holes, 'stall')} left out, for calls in them lack one half"
             if thread.backwards:
-                yield f"thread {thread.tid}: {plural(thread.backwards, 'iteration')} left out, the clock went backwards"
+                why = "the clock went backwards" + TWO_TRACES * thread.lost_time
+                yield f"thread {thread.tid}: {plural(thread.backwards, 'iteration')} left out, {why}"
 
 
 def closing(end_ns: int) -> Span:
@@ -365,6 +378,8 @@ def closing(end_ns: int) -> Span:
 def _loop(thread: Thread, number: int, process: int, end_ns: int) -> Loop:
     opened_ns = thread.first_ns or 0
     last_ns = max(opened_ns, thread.last_ns, end_ns if thread.ended_ns is None else thread.ended_ns)
+    if thread.lost_time:
+        last_ns = opened_ns  # so that nobody takes shares of it
     kind, counts = "poll" if thread.key == POLL else "epoll", dict(thread.counts)
     name = f"thread {thread.tid}" if thread.tid else "unnamed thread"
     return Loop(

@@ -73,7 +73,24 @@ def ingest(
     if format is not None and format not in FORMATS:
         raise UnreadableInput(f"there is no format {format!r}: choose one of {', '.join(FORMATS)}.")
     source = Source(path, progress)
-    return FORMATS[format or recognise(source)].read(source, threshold_ns)
+    recording = FORMATS[format or recognise(source)].read(source, threshold_ns)
+    told = recording.stalls or any(loop.counts or loop.coarse for loop in recording.loops)
+    if format and not told and not FORMATS[format].recognises(_text(source)):
+        raise UnreadableInput(f"{source.name} holds nothing of the format {format}: {_way_on(source)}.")
+    return recording
+
+
+def _text(source: Source) -> str:
+    return source.head.decode("utf-8", "replace")
+
+
+def _recognised(text: str) -> str | None:
+    return next((name for name, form in FORMATS.items() if form.recognises(text)), None)
+
+
+def _way_on(source: Source) -> str:
+    name = _recognised(_text(source))
+    return f"it looks like {name}, so leave out --format" if name else "leave out --format, and it will be recognised"
 
 
 def ingest_all(
@@ -113,10 +130,12 @@ def recognise(source: Source) -> str:
     """The name of a source's format.  Raises UnreadableInput when it has none that is known."""
     if not source.head:
         raise UnreadableInput(f"{source.name} is empty: nothing was recorded, or the recorder was killed first.")
-    head = source.head.decode("utf-8", "replace")
-    for name, form in FORMATS.items():
-        if form.recognises(head):
-            return name
+    head = _text(source)
+    if name := _recognised(head):
+        return name
+    for pattern, instead, what, way_on in refusals.NEAR_MISSES:
+        if (changed := pattern.sub(instead, head)) != head and (name := _recognised(changed)):
+            raise UnreadableInput(f"{source.name} looks like {name} with {what}: {way_on}.")
     what = "binary, and " if b"\0" in source.head else ""
     raise UnreadableInput(
         f"{source.name} is {what}in no format that stallscope knows: if it is one of {', '.join(FORMATS)}, "

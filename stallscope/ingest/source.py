@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import sys
 import zlib
@@ -35,6 +36,9 @@ class Stream(Protocol):
 
 
 ZSTD_MODULES = ("compression.zstd", "zstandard", "pyzstd")
+COLOURS = re.compile(rb"\x1b\[[0-9;]*[A-Za-z]")
+BROKEN = "is packed and broken before its first line, cut off or damaged: copy it again"
+EMPTIED = "was emptied while it was opened, by a recorder that starts anew perhaps: analyze it when that is done"
 TORN = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
@@ -57,13 +61,12 @@ class Source:
             progress(0, self._size)  # of several files, the next has begun
         self._stream = _unpacked(self._raw, self.name)
         self._plain_bytes = self._size if isinstance(self._stream, io.BufferedReader) else None
-        self.head = self._read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
-        self._windows = b"\r\n" in self.head
-        if self.torn and not self.head:
-            raise UnreadableInput(
-                f"{self.name} is packed and broken before its first line, cut off or damaged: copy it again."
-            )
-        if self.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        head = self._read(HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+        self._windows, self._coloured = b"\r\n" in head, b"\x1b[" in head
+        self.head = self._plain(head)
+        if self.torn and not head:
+            raise UnreadableInput(f"{self.name} {EMPTIED if self._plain_bytes else BROKEN}.")
+        if _is_utf16(head):
             raise UnreadableInput(f"{self.name} is UTF-16 text: convert it first, with iconv -f UTF-16 -t UTF-8.")
 
     @property
@@ -72,8 +75,12 @@ class Source:
 
     def chunks(self) -> Iterator[bytes]:
         """Everything, in pieces of whole lines, by a line feed alone; a last line without one is a piece of its own."""
-        for piece in self._pieces():
-            yield piece.replace(b"\r\n", b"\n") if self._windows else piece
+        yield from map(self._plain, self._pieces())
+
+    def _plain(self, text: bytes) -> bytes:
+        """Without what Windows and terminals put into a text."""
+        text = text.replace(b"\r\n", b"\n") if self._windows else text
+        return COLOURS.sub(b"", text) if self._coloured else text
 
     def _pieces(self) -> Iterator[bytes]:
         rest = self.head
@@ -141,6 +148,13 @@ def _open(path: Path) -> IO[bytes]:
         return path.open("rb")
     except OSError as error:
         raise UnreadableInput(f"{path} cannot be opened ({error.strerror}): check the name and your rights.") from None
+
+
+def _is_utf16(head: bytes) -> bool:
+    """By its mark, or since every other byte of its first characters is zero."""
+    low, high = head[:64:2], head[1:64:2]
+    unmarked = len(high) > 8 and any(any(one) and not any(other) for one, other in ((low, high), (high, low)))
+    return unmarked or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
 
 
 def _size(raw: IO[bytes]) -> int | None:

@@ -18,11 +18,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from stallscope.errors import UnreadableInput
+from stallscope.ingest.refusals import refuse_selections
 from stallscope.ingest.source import Source
 from stallscope.ingest.strace_cost import inflation
-from stallscope.ingest.strace_lines import (
-    is_line,
-)
+from stallscope.ingest.strace_lines import FRAME, is_line
 from stallscope.ingest.strace_reader import Reader
 from stallscope.ingest.verdicts import NO_HANDLERS, plural, take_all, unread
 from stallscope.ingest.window import Window
@@ -39,14 +38,16 @@ NO_CPU = Missing("causes between calls", "strace sees calls only, not CPU time, 
 
 def recognises(head: str) -> bool:
     """At least two lines in three of the first hundred are strace's."""
-    lines = head.encode("utf-8", "replace").splitlines()[:100]
-    lines = [line for line in lines if line.strip()][: max(1, len(lines) - 1)]
+    lines = head.encode("utf-8", "replace").splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith(FRAME)][:100]
+    lines = lines[: max(1, len(lines) - 1)]
     ours = sum(1 for line in lines if is_line(line))
     return ours > 0 and 3 * ours >= 2 * len(lines)
 
 
 def read(source: Source, threshold_ns: int) -> Recording:
     """A loop for each thread that waits for events again and again."""
+    refuse_selections(source)
     return read_set([source], threshold_ns)
 
 

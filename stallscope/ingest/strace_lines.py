@@ -23,6 +23,8 @@ CUT_SHORT = (b"<unfinished ...>", b"<detached ...>")
 RESTARTED = re.compile(rb"restart_syscall\(<\.\.\. resuming interrupted (\w+) \.\.\.>")
 DURATION = re.compile(rb" <\d{1,8}\.\d{6,9}>$")
 ATTACHED = re.compile(rb"strace: Process (\d{1,10}) attached")
+FRAME = b" > "
+"""A line that begins so is of a call's stack (-k)."""
 STAMP_INSIDE = re.compile(rb"\.\d{6,9} \w+\(")
 QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 THREADS = re.compile(rb"\n(?:\[pid +)?(\d{1,10})\]? ")
@@ -69,7 +71,7 @@ def _prefix(head: bytes) -> bytes:
 def _scan(telling: bytes, some: bytes, resumed: bytes, prefix: bytes) -> re.Pattern[bytes]:
     return stops(
         # What neither begins nor ends an iteration, nor changes a descriptor, is passed over …
-        re.sub(rb"\((?!\?)", b"(?:", prefix) + rb"(?:"
+        FRAME + rb"[^\n]*+\n|" + re.sub(rb"\((?!\?)", b"(?:", prefix) + rb"(?:"
         rb"(?!" + telling + rb"|" + some + rb")\w++\([^\n]*+\n(?:" + _TIMED + rb"|(?<=<unfinished \.\.\.>\n))"
         rb"|<\.\.\. (?!" + telling.replace(b"\\(", b" ") + rb"|" + resumed + rb")\w++ resumed>[^\n]*+\n"
         rb"(?:" + _TIMED + rb"))",

@@ -15,6 +15,7 @@ from stallscope.ingest.strace_lines import (
     CUT_SHORT,
     DIGEST,
     EVERY_LINE,
+    FRAME,
     LINE,
     MADE,
     NAMED,
@@ -35,7 +36,7 @@ from stallscope.ingest.strace_lines import (
     seconds_ns,
     text_of,
 )
-from stallscope.ingest.window import Window, count_by
+from stallscope.ingest.window import Window, count_by, last_line
 from stallscope.recording.nouns import Stall, TimedCall
 
 PROGRAMS = {*WAITS, *BIRTHS, "execve", "restart_syscall"}
@@ -94,7 +95,7 @@ class Reader:
             elif kind is not None:
                 self._parse(found[kind], base + found.start(kind))
         self._leave_out_beginnings(text, start)
-        if self.skips and (last := LINE.match(text, text.rfind(b"\n", 0, -1) + 1)):
+        if self.skips and (last := LINE.match(last_line(text, FRAME))):
             self.clock.move(last[2])
 
     def _by_thread(self, text: bytes, lines: int) -> Counter[bytes]:
@@ -152,7 +153,7 @@ class Reader:
     def _not_a_call(self, line: bytes) -> None:
         if announcement := ATTACHED.match(line):
             self.announced.add(announcement[1])
-        elif not line.startswith(b"strace: "):
+        elif not line.startswith((b"strace: ", FRAME)):
             self._hole()
 
     def _hole(self) -> None:
@@ -279,6 +280,8 @@ class Reader:
 
     def finish(self) -> None:
         """What was in progress when the trace ended, and threads of whom nothing told."""
+        if len(self.lines) > 1 and self.main not in self.threads:
+            del self.lines[self.main]  # lines without a number, and no calls
         for token, count in self.lines.items():
             self._thread(token).lines += count
         for thread in {self._thread(token) for token in self.lines}:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 KEPT_BYTES = 8 << 20
 """Enough for a stall of some seconds in the densest trace; the beginning of a longer one is not itemised."""
+STACK_BYTES = 32 << 10
+"""No tracer prints more of one stack."""
 FEW = 3
 """So many threads are counted one by one."""
 
@@ -43,6 +45,12 @@ class Window:
         """What is kept still of the text between two positions, and where that begins."""
         pieces = [block[max(begin - start, 0) : max(end - start, 0)] for start, block in self._blocks]
         return max(begin, self._blocks[0][0]) if self._blocks else begin, b"".join(pieces)
+
+
+def last_line(text: bytes, frame: bytes) -> bytes:
+    """The last line that does not begin like one of a call's stack, which stands behind the call."""
+    lines = reversed(text[-STACK_BYTES:].splitlines())
+    return next((line for line in lines if not line.startswith(frame)), b"")
 
 
 def count_by(

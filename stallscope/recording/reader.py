@@ -81,11 +81,11 @@ def _require_database(path: Path) -> None:
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
-        raise UnreadableInput(f"{path} does not exist; give the path of a recording (.stall)") from error
+        raise UnreadableInput(f"{path} does not exist; give the path of a recording (.stall) or a trace") from error
     if stat.S_ISDIR(mode):
-        raise UnreadableInput(f"{path} is a directory; give the path of a recording (.stall)")
+        raise UnreadableInput(f"{path} is a directory; give the path of a recording (.stall) or a trace")
     if not stat.S_ISREG(mode):
-        raise UnreadableInput(f"{path} is a device or a pipe; copy the recording into a file and give its path")
+        raise UnreadableInput(f"{path} is a device or a pipe; copy what it holds into a file and give its path")
     with open(path, "rb") as file:
         head = file.read(len(MAGIC))
     if not head:
