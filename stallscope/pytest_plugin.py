@@ -5,7 +5,10 @@ Nothing of ours is imported unless it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +21,19 @@ MARKER = (
     " loop, under --stallscope"
 )
 _SUITE = "stallscope-suite"
+
+
+class _Unrewritten:
+    """Finds our own modules before pytest does.
+
+    Pytest rewrites the assertions of every module of a distribution that brings a plugin: to parse and compile sixty
+    of them anew took most of what the plugin cost a short session, and our modules have no assertion.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name.startswith("stallscope.") else None
+
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
     if not config.getoption("--stallscope") or config.getoption("--collect-only"):
         return
+    sys.meta_path.insert(0, _Unrewritten)
+    config.add_cleanup(lambda: sys.meta_path.remove(_Unrewritten))
     from stallscope.testing.suite import made_for
 
     config.pluginmanager.register(Plugin(config, made_for(config)), _SUITE)

@@ -202,6 +202,18 @@ def test_without_a_stall_it_imports_neither_the_command_line_nor_the_analysis(su
     assert outcomes(done) == {"passed": 2}, done.stdout
 
 
+def test_pytest_does_not_rewrite_our_modules(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import pytest\npytest.register_assert_rewrite('stallscope')\n")
+    done = suite(
+        "def test_loaders():\n"
+        "    ours = {name: module for name, module in sys.modules.items() if name.startswith('stallscope.testing.')}\n"
+        "    assert ours\n"
+        "    assert {type(module.__loader__).__name__ for module in ours.values()} == {'SourceFileLoader'}\n"
+        "    assert type(app.__loader__).__name__ == 'SourceFileLoader'\n",
+    )
+    assert outcomes(done) == {"passed": 1}, done.stdout
+
+
 def test_it_leaves_the_process_as_it_was(suite: Suite) -> None:
     done = suite(
         "import threading\nfrom asyncio.events import Handle\n"
