@@ -35,7 +35,6 @@ class _Unrewritten:
         return PathFinder.find_spec(name, path, target) if name.startswith("stallscope.") else None
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options, and the settings of the ini file behind them."""
     group = parser.getgroup("stallscope", "what blocks event loops (stallscope)")

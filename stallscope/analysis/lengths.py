@@ -15,6 +15,7 @@ from hdrh.histogram import HdrHistogram
 
 from stallscope.agent.layout import MAX_NS, SUB_BUCKETS, bounds_ns, bucket_of
 from stallscope.analysis.modes import Bins
+from stallscope.recording.histogram import middle_ns
 from stallscope.recording.nouns import CoarseHistogram, Counts, Loop, Stall
 
 DIGITS = 3  # significant digits of a percentile: finer than the buckets, as fine as exact lengths deserve
@@ -130,8 +131,10 @@ def _coarse(held: CoarseHistogram) -> Bins:
 
 
 def _middle_ns(bins: Bins, at: int) -> int:
-    """Of a bucket from zero on the arithmetic middle, of others the geometric: an octave's iterations lie low in it."""
+    """Of our own buckets, and of one from zero on, the arithmetic middle; of an octave the geometric: most lie low."""
     low, high = bins.edges_ns[at], bins.edges_ns[at + 1]
+    if bins.per_octave == SUB_BUCKETS:
+        return middle_ns(bucket_of(int(low)))
     return int(sqrt(low * high) if low else high / 2)
 
 

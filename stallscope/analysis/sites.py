@@ -107,6 +107,12 @@ def _functions(stack: Stack) -> frozenset[tuple[str, str]]:
     return frozenset((frame.file, bare(frame.function)) for frame in stack)
 
 
+def starts_thread(stack: Stack) -> bool:
+    """Whether the stack ends in `threading.Thread.start`, which waits until the new thread runs."""
+    own = takewhile(lambda frame: frame.file.endswith("/threading.py"), stack)
+    return any(bare(frame.function) == "start" for frame in own)
+
+
 @lru_cache(maxsize=4096)
 def bare(function: str) -> str:
     """A function's own name: qualified ones come from CPython 3.11 on."""

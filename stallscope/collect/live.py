@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stallscope.agent.layout import BUCKETS, bounds_ns
+from stallscope.recording.histogram import first_reaching, middle_ns
 from stallscope.recording.nouns import Fidelity, Handler, HandlerCounts, Loop, Missing, Process, Recording, Stall
 from stallscope.recording.writer import Writer
 
 STALLS_KEPT = 200
 """The latest ones: what they say is what is going on, and to look through more would cost the collector more."""
-_MIDDLES_NS = [sum(bounds_ns(bucket)) // 2 for bucket in range(BUCKETS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Latest:
 
     def __init__(self, threshold_ns: int, started_ns: int) -> None:
         self.threshold_ns = threshold_ns
+        self._first_stall = first_reaching(threshold_ns)
         self._started_ns = started_ns
         self.level = "agent"
         self.missing: dict[str, Missing] = {}
@@ -45,11 +45,11 @@ class Latest:
     def add(self, loop_id: int, counts: Mapping[int, int]) -> None:
         """Iterations that ended."""
         self._counts.setdefault(loop_id, Counter()).update(counts)
-        before, slow = self.totals.get(loop_id, Totals()), self.threshold_ns
+        before, slow = self.totals.get(loop_id, Totals()), self._first_stall
         self.totals[loop_id] = Totals(
             before.iterations + sum(counts.values()),
-            before.busy_ns + sum(_MIDDLES_NS[bucket] * count for bucket, count in counts.items()),
-            before.stalls + sum(count for bucket, count in counts.items() if _MIDDLES_NS[bucket] >= slow),
+            before.busy_ns + sum(middle_ns(bucket) * count for bucket, count in counts.items()),
+            before.stalls + sum(count for bucket, count in counts.items() if bucket >= slow),
         )
 
     def add_calls(self, handler_id: int, counts: Mapping[int, int]) -> None:

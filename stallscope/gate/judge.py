@@ -207,7 +207,7 @@ def _missing(runs: Sequence[Run]) -> Iterator[Missing]:
     if uncorrected:
         yield Missing(
             f"whether the program itself made {uncorrected} of the long iterations so long",
-            "its thread waited for a CPU in them, or its CPU time is not known: they do not count as stalls",
+            "its thread waited for a CPU or for a new thread to run, or its CPU time is not known: they do not count",
         )
     if not all(run.knows_delay for run in runs):
         yield Missing(

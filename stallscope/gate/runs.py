@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from stallscope.agent.layout import bounds_ns
 from stallscope.analysis.culprits import NOBODYS
 from stallscope.analysis.ledger import Cause, Slice, divide
 from stallscope.analysis.lengths import Lengths, changed, lengths, merged, quantiles_ns
+from stallscope.analysis.sites import starts_thread
 from stallscope.errors import TooLittleData
 from stallscope.gate.sites import Relative, Sites, sites_of
+from stallscope.recording.histogram import middle_ns
 from stallscope.recording.nouns import HandlerCounts, Missing, Recording, Span, Stall
 
 _SURE = frozenset({"blocking-syscall", "lock-wait", "gc"})
@@ -123,13 +124,20 @@ def corrected_ns(stall: Stall, parts: Sequence[Slice]) -> int:
     """What a stall did itself.
 
     A wait for the GIL counts only where the thread did not wait for a CPU besides: on a loaded machine the GIL's holder
-    waits for one too, and may be a thread of ours.
+    waits for one too, and may be a thread of ours.  A wait until a new thread runs never counts: it is as long as that
+    thread waits for a CPU and the GIL, and `asyncio.to_thread`, the remedy of most stalls, begins with it.
     """
     exact = any(span.cpu_ns is not None for span in stall.spans)
     waited_ns = sum(part.ns for part in parts if part.cause == "descheduled")
     others: frozenset[Cause] = NOBODYS | {"gil-wait"} if waited_ns > LOADED * stall.duration_ns else NOBODYS
-    own_ns = sum(part.ns for part in parts if (part.cause not in others if exact else part.cause in _SURE))
+    own_ns = sum(part.ns for part in parts if _is_own(part, others, exact))
     return min(own_ns, stall.duration_ns - sum(map(_stolen_ns, stall.spans)))
+
+
+def _is_own(part: Slice, others: frozenset[Cause], exact: bool) -> bool:
+    if part.cause == "lock-wait" and starts_thread(part.stack):
+        return False
+    return part.cause not in others if exact else part.cause in _SURE
 
 
 def _stolen_ns(span: Span) -> int:
@@ -197,7 +205,7 @@ def _medians_ns(handlers: Sequence[HandlerCounts]) -> dict[str, int]:
     counts: dict[str, Counter[int]] = {}
     for one in handlers:
         counts.setdefault(one.handler.name, Counter()).update(one.counts)
-    known = {name: [(_middle_ns(bucket), own[bucket]) for bucket in sorted(own)] for name, own in counts.items()}
+    known = {name: [(middle_ns(bucket), own[bucket]) for bucket in sorted(own)] for name, own in counts.items()}
     times = {name: sum(ns * count for ns, count in pairs) for name, pairs in known.items()}
     all_ns = sum(times.values())
     return {
@@ -205,11 +213,6 @@ def _medians_ns(handlers: Sequence[HandlerCounts]) -> dict[str, int]:
         for name, pairs in sorted(known.items())
         if counts[name].total() >= ENOUGH_CALLS and times[name] >= FAIR_SHARE * all_ns
     }
-
-
-def _middle_ns(bucket: int) -> int:
-    lo_ns, hi_ns = bounds_ns(bucket)
-    return (lo_ns + hi_ns) // 2
 
 
 def _p99_ns(held: Lengths, own: Sequence[tuple[Stall, int]]) -> int | None:
@@ -235,7 +238,7 @@ def _handlers(recording: Recording, own: Sequence[tuple[Stall, int]]) -> dict[st
 
 def _longest(handler: HandlerCounts) -> Iterator[int]:
     for bucket in sorted(handler.counts, reverse=True)[:MANY]:
-        yield from [_middle_ns(bucket)] * min(MANY, handler.counts[bucket])
+        yield from [middle_ns(bucket)] * min(MANY, handler.counts[bucket])
 
 
 def _replace_nearest(calls: list[int], old_ns: int, new_ns: int) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from stallscope.analysis.culprits import handler_of
-from stallscope.analysis.ledger import Slice
-from stallscope.analysis.sites import bare, location, owner
+from stallscope.analysis.ledger import Slice, wait_cause
+from stallscope.analysis.sites import bare, location, owner, starts_thread
 from stallscope.gate.families import family
 from stallscope.recording.nouns import Call, CallSite, Frame, Handler, Recording, Stack, Stall
 
@@ -139,7 +139,9 @@ def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, 
 
 
 def _place_in_code(stack: Stack, call: Call) -> Frame | None:
-    """The frame of the user's code, or of a package, that makes a call; None where asyncio makes it."""
+    """The frame of the user's code, or of a package, that makes a call; None where asyncio does, or a thread starts."""
     owners = (owner(frame.file) for frame in stack)
     first = next((one for one in owners if one not in ("stdlib", "agent")), None)
-    return None if first in (None, "asyncio") or call.name.startswith(_CHANCE) else location(stack)
+    if first in (None, "asyncio") or call.name.startswith(_CHANCE):
+        return None
+    return None if wait_cause(call) == "lock-wait" and starts_thread(stack) else location(stack)

@@ -10,8 +10,8 @@ import json
 import os
 import sys
 from _thread import start_new_thread
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
@@ -22,6 +22,7 @@ from stallscope.agent import layout
 from stallscope.agent.memory import Memory
 from stallscope.collect.collector import Collector
 from stallscope.errors import NotObservable
+from stallscope.recording.histogram import first_reaching
 from stallscope.recording.nouns import CallSite, Missing, Stall
 from stallscope.recording.writer import Writer
 
@@ -46,13 +47,30 @@ class Seen:
     since_ns: int
     until_ns: int
     """Between two looks, on the monotonic clock: iterations that ended in this time."""
-    longest_ns: int
-    """The longest iteration, to 3 %; 0 where none lasted a millisecond."""
-    at_most_ns: int
-    """What the longest iteration did not reach."""
+    counts: Mapping[int, int]
+    """Those that lasted a millisecond: a histogram."""
     stalls: int
     withheld: int
     """Stalls of the session, before these, whose details do not come."""
+
+    @property
+    def longest_ns(self) -> int:
+        """The longest iteration, to 3 %; 0 where none lasted a millisecond."""
+        return layout.bounds_ns(max(self.counts))[0] if self.counts else 0
+
+    @property
+    def at_most_ns(self) -> int:
+        """What the longest iteration did not reach."""
+        return layout.bounds_ns(max(self.counts))[1] if self.counts else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is known of the stalls of one look."""
+
+    stalls: tuple[Stall, ...] = ()
+    lacking: int = 0
+    """Of those beyond the limit that was asked for: how many are known by their length alone."""
 
 
 class _Kept(Writer):
@@ -117,19 +135,23 @@ class Aboard:
         """What happened since the last look."""
         since_ns, self._looked_ns = self._looked_ns, monotonic_ns()
         withheld, self._withheld = self._withheld, self._withheld_now()
-        longest, stalls = self._fresh_counts()
-        lo_ns, hi_ns = layout.bounds_ns(longest) if longest else (0, 0)
-        return Seen(since_ns, self._looked_ns, lo_ns, hi_ns, stalls, withheld)
+        counts, first = self._fresh_counts(), first_reaching(self._threshold_ns)
+        stalls = sum(more for bucket, more in counts.items() if bucket >= first)
+        return Seen(since_ns, self._looked_ns, counts, stalls, withheld)
 
-    def details(self, seen: Seen) -> tuple[Stall, ...]:
-        """The stalls of what was seen last; waits a moment for them, and what does not come then is not told."""
+    def details(self, seen: Seen, limit_ns: int) -> Details:
+        """The stalls of what was seen last; waits a moment for those beyond a limit, and says how many did not come."""
         deadline = monotonic() + PATIENCE_S
+        # In the bucket that holds the threshold are iterations that are no stalls, of which none come.
+        first = max(first_reaching(limit_ns), layout.bucket_of(self._threshold_ns) + 1)
+        wanted = sum(more for bucket, more in seen.counts.items() if bucket >= first)
         while True:
             self._drain()
             with self._lock:
                 known = [stall for stall in self._writer.fresh if seen.since_ns <= _end_ns(stall) <= seen.until_ns]
-            if len(known) + self._withheld_now() - seen.withheld >= seen.stalls or monotonic() > deadline:
-                return tuple(known)
+            lacking = wanted - sum(layout.bucket_of(stall.duration_ns) >= first for stall in known)
+            if lacking <= self._withheld_now() - seen.withheld or monotonic() > deadline:
+                return Details(tuple(known), max(0, lacking))
             sleep(0.001)
 
     def keep_sites(self, sites: Sequence[CallSite], missing: Sequence[Missing]) -> None:
@@ -170,10 +192,9 @@ class Aboard:
         cells = self._agent.memory.cells
         return int(cells[layout.H_SUPPRESSED] + cells[layout.H_DROPPED])
 
-    def _fresh_counts(self) -> tuple[int, int]:
-        """The highest bucket that grew (0: none from a millisecond on), and how many stalls were counted."""
-        memory, highest, stalls = self._agent.memory, 0, 0
-        first_stall = layout.bucket_of(self._threshold_ns)
+    def _fresh_counts(self) -> Counter[int]:
+        """The buckets that grew, from a millisecond on, and by how much."""
+        memory, fresh = self._agent.memory, Counter[int]()
         for slot in range(min(memory.cells[layout.H_LOOPS], layout.LOOPS)):
             at = layout.LOOPS_AT + slot * layout.LOOP_BYTES + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
             now = bytes(memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
@@ -184,9 +205,8 @@ class Aboard:
             for at in range(0, len(now), _OCTAVE):
                 if now[at : at + _OCTAVE] != before[at : at + _OCTAVE]:
                     for bucket, more in _grown(now, before, at):
-                        highest = max(highest, bucket)
-                        stalls += more if bucket > first_stall else 0
-        return highest, stalls
+                        fresh[bucket] += more
+        return fresh
 
 
 def _end_ns(stall: Stall) -> int:

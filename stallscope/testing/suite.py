@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from stallscope.errors import StallscopeError
 from stallscope.gate.policy import Allowance
 from stallscope.recording.nouns import CallSite, Missing
-from stallscope.testing.aboard import Aboard
+from stallscope.testing.aboard import Aboard, Details
 from stallscope.testing.audit import UNSEEN, WHY_UNSEEN, Audit
 from stallscope.testing.budget import Budget
 
@@ -29,6 +29,18 @@ _BLOCKING = ("off", "record", "error")
 _KEY = "stallscope"
 
 Duration = Callable[[str, str], "int"]
+
+NO_DETAILS = "no details came, so whether the test or a loaded machine made them long is not known"
+
+
+class Told(NamedTuple):
+    """What a phase of a test did to its loop, as its report carries it."""
+
+    longest_ns: int = 0
+    """The longest iteration; 0 where none lasted a millisecond."""
+    stalls: int = 0
+    unjudged: int = 0
+    """Over the budget, and known by their length alone: neither failed nor passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,7 @@ class Suite:
     """Whether the tests run elsewhere."""
     part: Path
     """Where this process records."""
-    tests: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By test: the longest iteration (ns), and the stalls."""
+    tests: dict[str, Told] = field(default_factory=dict)
     said: str = ""
 
     def worker(self) -> Worker:
@@ -93,10 +104,10 @@ class Suite:
 
     def remember(self, report: pytest.TestReport) -> None:
         """What a phase of a test did to its loop, as its report brings it."""
-        longest_ns, stalls = getattr(report, _KEY, (0, 0))
-        before = self.tests.get(report.nodeid, (0, 0))
-        if longest_ns:
-            self.tests[report.nodeid] = (max(before[0], longest_ns), before[1] + stalls)
+        now, before = Told(*getattr(report, _KEY, ())), self.tests.get(report.nodeid, Told())
+        if now.longest_ns:
+            longest_ns, stalls = max(before.longest_ns, now.longest_ns), before.stalls + now.stalls
+            self.tests[report.nodeid] = Told(longest_ns, stalls, before.unjudged + now.unjudged)
 
     def gather(self) -> None:
         """Make one recording of the parts; the workers are over."""
@@ -114,10 +125,14 @@ class Suite:
 
     def summary(self) -> list[str]:
         """What was seen, and the tests with the slowest loops."""
-        slowest = sorted(self.tests.items(), key=lambda one: -one[1][0])[:SHOWN]
-        lines = [f"{_ms(longest):>10}  {_stalls(stalls)}  {test}" for test, (longest, stalls) in slowest]
+        slowest = sorted(self.tests.items(), key=lambda one: -one[1].longest_ns)
+        lines = [f"{_ms(one.longest_ns):>10}  {_stalls(one.stalls)}  {test}" for test, one in slowest[:SHOWN]]
         if lines:
             lines.insert(0, "longest iterations of an event loop:")
+        unjudged = [(test, one) for test, one in slowest if one.unjudged]
+        if unjudged:
+            lines.append(f"over the budget, but not judged ({NO_DETAILS}):")
+            lines += [f"{_ms(one.longest_ns):>10}  {_stalls(one.unjudged)}  {test}" for test, one in unjudged]
         if self.said:
             lines.append(f"{self.said}; next: stallscope gate {self.settings.output}")
         return lines
@@ -150,20 +165,24 @@ class Worker:
             return
         seen = self._aboard.look()
         heard = self._audit.look()
-        setattr(report, _KEY, (seen.longest_ns, seen.stalls))
+        setattr(report, _KEY, (seen.longest_ns, seen.stalls))  # a plain tuple: xdist carries no other
         if not seen.stalls and not heard:
             return
         budget = self._suite.budget_of(item)
         limit_ns = budget.max_stall_ns
-        long = self._aboard.details(seen) if limit_ns is not None and seen.at_most_ns > limit_ns else ()
-        if not long and not (heard and budget.forbids_blocking):
+        is_within = limit_ns is None or seen.at_most_ns <= limit_ns
+        long = Details() if is_within or limit_ns is None else self._aboard.details(seen, limit_ns)
+        if long.lacking:
+            setattr(report, _KEY, (seen.longest_ns, seen.stalls, long.lacking))
+            report.sections.append(("stallscope", f"{_stalls(long.lacking).strip()} over the budget: {NO_DETAILS}"))
+        if not long.stalls and not (heard and budget.forbids_blocking):
             return
         sites = [CallSite(1, None, one.call, one.stack, one.hits, 0, 0) for one in heard]
         ours = [site for site in sites if not _is_tests_own(site, item)]
         settings = self._settings
         from stallscope.testing.judging import judged  # the whole analysis: only where there is something to judge
 
-        failure = judged(long, ours, budget, settings.threshold_ns, settings.relative, date.today())
+        failure = judged(long.stalls, ours, budget, settings.threshold_ns, settings.relative, date.today())
         if failure is not None:
             _fail(report, failure, budget)
 

@@ -9,6 +9,7 @@ from stallscope.gate.runs import run_of
 from stallscope.recording.nouns import (
     Call,
     CoarseHistogram,
+    Frame,
     Handler,
     HandlerCounts,
     HandlerTime,
@@ -16,7 +17,7 @@ from stallscope.recording.nouns import (
     Stall,
     TimedCall,
 )
-from tests.analysis.recordings import HANDLER, MS, S, blocked, loop, path, sampled, stack
+from tests.analysis.recordings import FUTEX, HANDLER, MS, S, blocked, loop, path, sampled, stack
 from tests.gate.runs import computing, made, relative, run
 
 WHERE = stack(20)
@@ -51,6 +52,17 @@ def test_a_wait_for_the_gil_counts_unless_the_machine_is_loaded() -> None:
     assert run([quiet]).facts.stalls == 1
     waiting = sampled(30 * MS, None, WHERE, state="R", cpu=0.0, delay=1.0)
     assert run([replace(quiet, spans=waiting)]).facts.stalls == 0
+
+
+def test_a_wait_until_a_new_thread_runs_does_not_count_and_one_for_its_work_does() -> None:
+    threading = "/usr/lib/python3.11/threading.py"
+    waiting = (Frame(threading, 327, "Condition.wait"), Frame(threading, 629, "Event.wait"))
+    of = {name: stack(20, "Server.load", *waiting, *more) for name, more in
+          {"start": [Frame(threading, 969, "Thread.start")], "work": []}.items()}  # fmt: skip
+    stalls = {name: [Stall(1, 0, 50 * MS, spans=sampled(50 * MS, FUTEX, where))] for name, where in of.items()}
+    starts, works = (run(stalls[name]) for name in ("start", "work"))
+    assert (starts.facts.stalls, starts.uncorrected, starts.sites) == (0, 1, {})
+    assert (works.facts.stalls, len(works.sites)) == (1, 1)
 
 
 def test_stalls_without_details_count_as_the_others_do() -> None:

@@ -148,6 +148,26 @@ def test_what_only_looks_like_blocking_does_not_fail(suite: Suite) -> None:
     assert outcomes(done) == {"passed": 8}, done.stdout
 
 
+def test_the_start_of_a_thread_is_no_stall_of_the_test_and_a_wait_for_it_is(suite: Suite) -> None:
+    done = suite(
+        "import threading\n"
+        "class Late(threading.Thread):\n"
+        "    def _bootstrap_inner(self):\n"
+        "        time.sleep(0.4)\n"
+        "        super()._bootstrap_inner()\n"
+        "async def test_start():\n    Late().start()\n"
+        "async def test_pool():\n    await asyncio.to_thread(len, '')\n"
+        "async def test_join():\n"
+        "    thread = threading.Thread(target=time.sleep, args=(0.4,))\n"
+        "    thread.start()\n"
+        "    thread.join()\n",
+        ROOMY,
+    )
+    assert outcomes(done) == {"failed": 1, "passed": 2}, done.stdout
+    assert "FAILED test_it.py::test_join" in done.stdout
+    assert re.search(r"[\d.]+ ms +1 stall +test_it.py::test_start", done.stdout), done.stdout
+
+
 def test_a_test_that_fails_already_keeps_its_own_reason(suite: Suite) -> None:
     done = suite(
         "async def test_both():\n    await app.stall()\n    assert 1 == 2\n"
@@ -157,6 +177,21 @@ def test_a_test_that_fails_already_keeps_its_own_reason(suite: Suite) -> None:
     assert outcomes(done) == {"failed": 1, "xfailed": 1, "skipped": 1}
     assert "assert 1 == 2" in done.stdout
     assert "The event loop stood still" in done.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("-n", "1")], ids=["one process", "xdist"])
+@pytest.mark.parametrize("lost", ["the ring is full", "on the way"])
+def test_a_stall_whose_details_do_not_come_is_said(
+    suite: Suite, tmp_path: Path, lost: str, words: tuple[str, ...]
+) -> None:
+    took = "False" if lost == "the ring is full" else "True"
+    (tmp_path / "conftest.py").write_text(
+        f"from stallscope.agent.memory import Memory\nMemory.put_record = lambda self, text: {took}\n"
+    )
+    done = suite("async def test_one():\n    await app.stall()\n", ROOMY, *words)
+    assert outcomes(done) == {"passed": 1}, done.stdout
+    told = r"over the budget, but not judged \(no details came.*\n +\S+ ms +1 stall +test_it.py::test_one"
+    assert re.search(told, done.stdout), done.stdout
 
 
 def test_a_stall_of_a_fixture_is_the_fixtures(suite: Suite) -> None:
