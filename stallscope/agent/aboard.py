@@ -231,6 +231,7 @@ class Agent:
         self._rest()
         if pulse is not None and self._freely(partial(pulse.start, self.memory.mapping, self.threshold_ns)):
             self.pulse = pulse
+            self.memory.put_record(text.encode({"counts": pulse.names}))
             no_longer(self._library_imported)
             self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()

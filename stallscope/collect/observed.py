@@ -134,6 +134,9 @@ class Observed:
 
     def _keep(self, record: Any, *, end_ns: int | None = None) -> None:
         try:
+            if "counts" in record:
+                self._writer.counts_calls(sorted({str(name) for name in record["counts"] if name}))
+                return
             if "executors" in record:
                 for fields in record["executors"]:
                     self._writer.executor(executor_of(fields, self._id))

@@ -39,6 +39,8 @@ def merged(recordings: Sequence[Recording]) -> Recording:
         complete=all(one.complete for one in recordings),
         notes=tuple(dict.fromkeys(f"{Path(one.path).name}: {note}" for one in recordings for note in one.notes)),
         call_sites=tuple(site for one in numbered for site in one.call_sites),
+        recorder=_common((one.recorder for one in recordings), "several"),
+        counted_calls=_counted_by_all([one.counted_calls for one in recordings]),
         executors=tuple(pool for one in numbered for pool in one.executors),
     )
 
@@ -53,6 +55,11 @@ def _span(recordings: Iterable[Recording]) -> tuple[int, int]:
             return started_ns, started_ns + max(end - begin for begin, end in spans)
         reached_ns = max(reached_ns, ended_ns)
     return started_ns, reached_ns
+
+
+def _counted_by_all(several: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+    known = [one for one in several if one is not None]
+    return frozenset.intersection(*known) if len(known) == len(several) else None
 
 
 def _common(words: Iterable[str], otherwise: str) -> str:

@@ -294,5 +294,9 @@ class Recording:
     """Sentences for the reader, such as "recording stopped: disk full"."""
     call_sites: tuple[CallSite, ...] = ()
     """Empty when none was seen, and when the source sees calls only inside stalls."""
+    recorder: str = ""
+    """The version of stallscope that measured; empty when unknown, and for foreign traces."""
+    counted_calls: frozenset[str] | None = None
+    """Names of the calls that are in ``call_sites`` wherever an iteration makes them; ``None`` when unknown."""
     executors: tuple[Executor, ...] = ()
     """Thread pools; empty when no look met one, and when the source cannot see them."""

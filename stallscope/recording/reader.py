@@ -195,6 +195,8 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
         complete=ended_ns is not None,
         notes=tuple(text for (text,) in db.execute("SELECT text FROM note ORDER BY id")),
         call_sites=tuple(_call_sites(db, handlers)),
+        recorder=(recorder := _recorder(db)),
+        counted_calls=_counted_calls(db) if recorder else None,
         executors=tuple(_executors(db)),
     )
 
@@ -242,6 +244,16 @@ def _counts(rows: Iterable[tuple[int, int, int]]) -> dict[int, dict[int, int]]:
     for owner, bucket, count in rows:
         counts[owner][bucket] = count
     return counts
+
+
+def _recorder(db: sqlite3.Connection) -> str:
+    if _version(db) < schema.RECORDER_SINCE:
+        return ""
+    return str(db.execute("SELECT recorder FROM recording").fetchone()[0])
+
+
+def _counted_calls(db: sqlite3.Connection) -> frozenset[str]:
+    return frozenset(name for (name,) in db.execute("SELECT name FROM counted_call"))
 
 
 def _call_sites(db: sqlite3.Connection, handlers: dict[int, Handler]) -> Iterator[CallSite]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 APPLICATION_ID = 0x5354414C
 """``STAL``: what tells our files from other SQLite databases (PRAGMA application_id)."""
 
-VERSION = 4
+VERSION = 5
 """The number of the format that is written (PRAGMA user_version); lower ones are read too."""
 
 CALL_SITES_SINCE = 2
@@ -19,6 +19,9 @@ CPU_SINCE = 3
 
 EXECUTORS_SINCE = 4
 """The first format that keeps thread pools."""
+
+RECORDER_SINCE = 5
+"""The first format that keeps who recorded, and which calls the recorder counts."""
 
 SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite appends to the file's name for the files it keeps beside an open database."""

@@ -11,6 +11,7 @@
 --   2  call_site
 --   3  loop.cpu_ns
 --   4  executor
+--   5  recording.recorder, counted_call
 --
 -- Queries to begin with
 --   iterations by duration, any number of files together:
@@ -37,6 +38,7 @@ CREATE TABLE recording (
     started_wall_s REAL NOT NULL,   -- the same moment, in seconds since 1970-01-01 UTC
     last_ns INTEGER NOT NULL,       -- the latest moment that was committed
     ended_ns INTEGER,               -- NULL: still recording, or the recorder was killed
+    recorder TEXT NOT NULL DEFAULT '',  -- the version of stallscope that measured; '' when unknown
     suppressed INTEGER NOT NULL DEFAULT 0  -- stalls counted in histograms, details not kept
 );
 
@@ -168,6 +170,13 @@ CREATE TABLE call (
     resource TEXT,                  -- its name; NULL, as its kind, when unknown
     detail TEXT NOT NULL            -- arguments worth showing, such as 'fd 7'
 );
+
+-- The calls that this recorder counts wherever an iteration makes them, by the names in call: what
+-- is not among them can be absent from call_site although it was made. Empty where calls are seen
+-- inside stalls alone.
+CREATE TABLE counted_call (
+    name TEXT PRIMARY KEY
+) WITHOUT ROWID;
 
 -- Places that make a blocking call inside iterations, however short, with their totals over the
 -- whole recording.

@@ -71,4 +71,6 @@ def _store_words(recording: Recording, writer: Writer) -> None:
     for note in recording.notes:
         writer.note(note)
     writer.level(recording.fidelity.level)
+    writer.recorder(recording.recorder)
+    writer.counts_calls(sorted(recording.counted_calls or ()))
     writer.suppressed(recording.suppressed)

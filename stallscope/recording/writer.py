@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
+from stallscope import __version__
 from stallscope.agent.layout import BUCKETS, bounds_ns
 from stallscope.recording.file import File, Value
 from stallscope.recording.nouns import (
@@ -88,6 +89,8 @@ class Writer:
         level = "agent" if source == "stallscope" else source
         row = (source, command, level, threshold_ns, started_ns, started_wall_s, started_ns)
         self._file = File(path, force, row)
+        if source == "stallscope":
+            self.recorder(__version__)
 
     def process(self, pid: int, parent_pid: int, program: str, runtime: str, started_ns: int) -> int:
         """Add a process image; returns its row id."""
@@ -182,6 +185,15 @@ class Writer:
     def level(self, level: str) -> None:
         """Set the fidelity: ``agent`` (what a recording of ours begins with), ``pulse`` …"""
         self._file.execute("UPDATE recording SET level = ?", (level,))
+
+    def recorder(self, version: str) -> None:
+        """Set which stallscope measured: a recording of ours begins with this one."""
+        self._file.execute("UPDATE recording SET recorder = ?", (version,))
+
+    def counts_calls(self, names: Iterable[str]) -> None:
+        """Say that these calls are counted wherever an iteration makes them."""
+        for name in names:
+            self._file.execute("INSERT OR IGNORE INTO counted_call VALUES (?)", (name,))
 
     def note(self, text: str) -> None:
         """Add a sentence for the reader; saying it twice changes nothing."""

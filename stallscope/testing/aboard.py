@@ -11,7 +11,7 @@ import os
 import sys
 from _thread import start_new_thread
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
@@ -154,10 +154,11 @@ class Aboard:
                 return Details(tuple(known), max(0, lacking))
             sleep(0.001)
 
-    def keep_sites(self, sites: Sequence[CallSite], missing: Sequence[Missing]) -> None:
-        """Add call sites that were found by other means, unless the agent knows them better."""
+    def keep_sites(self, sites: Sequence[CallSite], counted: Iterable[str], missing: Sequence[Missing]) -> None:
+        """Add call sites that were found by other means, which count such calls, unless the agent knows them better."""
         with self._lock:
             if not self._writer.sites:
+                self._writer.counts_calls(counted)
                 for site in sites:
                     self._writer.call_site(site)
                 for one in missing:

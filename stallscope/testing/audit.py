@@ -111,6 +111,11 @@ class Audit:
         fresh, self._fresh = self._fresh, {}
         return list(fresh.values())
 
+    @staticmethod
+    def counted() -> set[str]:
+        """Names of the calls that it hears wherever they are made."""
+        return {name for name, _, _ in EVENTS.values()}
+
     def call_sites(self, process_id: int) -> list[CallSite]:
         """Every place heard, for a recording; durations are not known, and said to be missing."""
         return [CallSite(process_id, None, one.call, one.stack, one.hits, 0, 0) for one in self.known.values()]

@@ -192,7 +192,8 @@ class Worker:
             return
         self._audit.stop()
         sites = self._audit.call_sites(self._aboard.process_id)
-        self._aboard.keep_sites(sites, [Missing(UNSEEN, WHY_UNSEEN)])
+        heard = self._audit.counted() if self._settings.blocking != "off" else ()
+        self._aboard.keep_sites(sites, heard, [Missing(UNSEEN, WHY_UNSEEN)])
         collector = self._aboard.finish()
         if collector.stopped:
             self._suite.said = collector.stopped

@@ -86,6 +86,8 @@ EVERYTHING = Recording(
     suppressed=12,
     notes=("the first", "the second"),
     call_sites=(SITE, CallSite(2, LOG, WRITE, STACK, 1, 2, 2), CallSite(2, None, Call("stat"), (), 3, 9, 4)),
+    recorder="0.0.9",
+    counted_calls=frozenset({"openat", "write"}),
     executors=(Executor(1, "asyncio", True, 6, 3, 40, 61, 2, 5), Executor(1, "disk", False, None, 2, 40, 0, 0, 0)),
 )
 
