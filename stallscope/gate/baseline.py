@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from hashlib import sha256
 from typing import Any
 
 from stallscope.errors import UnreadableInput
@@ -69,6 +70,8 @@ def lines_of(baseline: Baseline) -> list[Line]:
     """The file's lines, as what `json` can write; the first is the header."""
     lines: list[Line] = [{MARK: SCHEMA, "project": baseline.project}]
     lines += [_allowance_line(one) for one in sorted(baseline.allowances, key=lambda one: one.pattern)]
+    tables = {one.facts.counted for one in baseline.runs} - {None}
+    lines += sorted((_table_line(one) for one in tables if one is not None), key=lambda line: str(line["counted"]))
     lines += [_run_line(one) for one in baseline.runs]
     lines += [_site_line(place, unseen) for place, unseen in sorted(baseline.sites.items())]
     return lines
@@ -119,15 +122,17 @@ def _require_header(head: Line, name: str, project: str | None) -> None:
 
 def _collected(lines: Iterable[tuple[int, Line]], name: str) -> Baseline:
     project = ""
+    tables: dict[str, frozenset[str]] = {}
     runs: dict[str, Accepted] = {}
     sites: dict[Place, int] = {}
     allowances: dict[str, Allowance] = {}
     readers: dict[str, Callable[[Line], None]] = {
-        "run": lambda line: runs.update({line["run"]: _run(line)}),
+        "counted": lambda line: tables.update({line["counted"]: frozenset(map(_text, line["calls"]))}),
+        "run": lambda line: runs.update({line["run"]: _run(line, tables)}),
         "site": lambda line: _keep_site(sites, line),
         "accepted": lambda line: allowances.update({line["accepted"]: _allowance(line)}),
     }
-    for number, line in lines:
+    for number, line in sorted(lines, key=lambda one: "counted" not in one[1]):  # the runs' lines name these
         try:
             if MARK in line:
                 project = line["project"]
@@ -162,6 +167,15 @@ def _allowance(line: Line) -> Allowance:
     return Allowance(_text(line["accepted"]), _text(line["reason"]), date.fromisoformat(until) if until else None)
 
 
+def _table_line(counted: frozenset[str]) -> Line:
+    """Which calls a recorder counts: what it does not, its runs lack although it may be made."""
+    return {"counted": _mark_of(counted), "calls": sorted(counted)}
+
+
+def _mark_of(counted: frozenset[str]) -> str:
+    return sha256("\n".join(sorted(counted)).encode()).hexdigest()[:8]
+
+
 def _run_line(one: Accepted) -> Line:
     facts = one.facts
     return {
@@ -169,6 +183,8 @@ def _run_line(one: Accepted) -> Line:
         "at": one.at,
         "machine": one.machine,
         "python": facts.python,
+        "recorder": facts.recorder,
+        "counts": None if facts.counted is None else _mark_of(facts.counted),
         "level": facts.level,
         "sees_calls": facts.sees_calls,
         "threshold_ms": round(facts.threshold_ns / 1e6, 6),
@@ -182,7 +198,7 @@ def _run_line(one: Accepted) -> Line:
     }
 
 
-def _run(line: Line) -> Accepted:
+def _run(line: Line, tables: Mapping[str, frozenset[str]]) -> Accepted:
     cpu_s = line.get("cpu_s")
     facts = Facts(
         id=_text(line["run"]),
@@ -197,6 +213,9 @@ def _run(line: Line) -> Accepted:
         stall_ns=round(_number(line["stall_ms"]) * 1e6),
         cpu_ns=None if cpu_s is None else round(_number(cpu_s) * 1e9),
         medians_ns={_text(name): round(_number(us) * 1e3) for name, us in line.get("medians_us", {}).items()},
+        recorder=_text(line.get("recorder", "")),
+        counted=tables.get(str(line.get("counts"))),
+        knows_computing="recorder" in line,
     )
     return Accepted(facts, _text(line["at"]), _text(line["machine"]))
 

@@ -46,6 +46,27 @@ def events_needed(baseline: int, current_exposure: float, baseline_exposure: flo
     return high
 
 
+def fresh_p(k: int, room: float) -> float:
+    """The chance that a baseline has none of what the current runs have `k` times or more, at whatever rate it comes.
+
+    The baseline did `room` times the work.  Given the rate, both counts are Poisson's; the worst rate is taken, so no
+    rate has a greater chance (an unconditional test, as Barnard's of two proportions).
+    """
+
+    if k == 0:
+        return 1.0
+
+    def at(expected: float) -> float:
+        fewer = sum(exp(i * log(expected) - expected - lgamma(i + 1)) for i in range(k))
+        return exp(-room * expected) * max(0.0, 1 - fewer)
+
+    low, high = 1e-9, float(k + 1)  # one peak between: at k events or more expected the first factor falls faster
+    for _ in range(60):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (a, high) if at(a) < at(b) else (low, b)
+    return at(low)
+
+
 def rank_p(larger: Sequence[float], smaller: Sequence[float]) -> float:
     """That `larger` ranks so high by chance: the exact one-sided p of Mann and Whitney's U, ties included."""
     both = sorted([*larger, *smaller])

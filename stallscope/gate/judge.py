@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from math import comb
+from statistics import median
 
 from stallscope.analysis.advice import advise
 from stallscope.analysis.findings import Advice, Culprit, Location, ResourceTime
 from stallscope.analysis.ledger import wait_cause
 from stallscope.analysis.sites import location
 from stallscope.gate import rules
+from stallscope.gate.chance import fresh_p
 from stallscope.gate.policy import Allowance, Policy
 from stallscope.gate.runs import Facts, Run
 from stallscope.gate.sites import Place, Site, Sites, pooled, unqualified
@@ -26,6 +28,11 @@ NEW_P = 0.01
 PRESENT_P, PRESENT_RUNS = 0.05, 3
 """With several runs a side: the chance that all runs that have a site are current ones. A site that is met once as a
 program ends is caught in one recording of five, several calls of it together."""
+STALLS_P = 0.03
+"""Where a place stalls the loop: the chance that the baseline has no such stall, at the worst rate of it.  With as much
+work on both sides that takes four stalls; by the rule of calls it would take seven, and by that of the rate eight."""
+SLACK = 1.25
+"""What computes that long now may have computed a little less than the threshold before, on a faster machine."""
 _WORST: tuple[Outcome, ...] = ("fail", "warn", "inconclusive", "pass")
 
 
@@ -43,17 +50,21 @@ def judge(runs: Sequence[Run], before: Before, policy: Policy, today: date, mach
     """The verdict on runs that were all corrected by one threshold; at least one is needed."""
     sites = pooled(run.sites for run in runs)
     new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
-    unsure = tuple(site for site in new if not _surely_new(site, runs, before))
-    found = [(site, policy.allowance_for(site.place, today)) for site in new if site not in unsure]
+    telling = {site.place: _telling(site, runs, before) for site in new}
+    untold = tuple(site for site in new if not telling[site.place])
+    told = [site for site in new if telling[site.place]]
+    unsure = tuple(site for site in told if not _surely_new(site, runs, telling[site.place]))
+    found = [(site, policy.allowance_for(site.place, today)) for site in told if site not in unsure]
     known = tuple((site, one) for site, one in found if one and one.holds(today))
     culprits = tuple(NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today)))
-    results = tuple(_results(runs, before, policy, culprits, known, unsure))
+    results = tuple(_results(runs, before, policy, culprits, known, unsure, untold))
     return Verdict(
         outcome=min((one.outcome for one in results if one.outcome != "skipped"), key=_WORST.index, default="pass"),
         results=results,
         culprits=culprits,
         known=known,
         unsure=unsure,
+        untold=untold,
         runs=len(runs),
         baseline_runs=len(before.facts),
         notes=tuple(_notes(runs, before, machine)),
@@ -79,8 +90,9 @@ def _results(
     culprits: Sequence[NewCulprit],
     known: Sequence[tuple[Site, Allowance]],
     unsure: Sequence[Site],
+    untold: Sequence[Site],
 ) -> Iterator[Result]:
-    yield _new_culprits(before, culprits, known, unsure)
+    yield _new_culprits(before, culprits, known, unsure, untold)
     yield from rules.budgets(runs, policy.budgets)
     facts = [run.facts for run in runs]
     earlier = [one for one in before.facts if one.threshold_ns == facts[0].threshold_ns]
@@ -103,6 +115,7 @@ def _new_culprits(
     culprits: Sequence[NewCulprit],
     known: Sequence[tuple[Site, Allowance]],
     unsure: Sequence[Site],
+    untold: Sequence[Site],
 ) -> Result:
     if not before.facts:
         return Result("new culprits", "skipped", why="there is no baseline to compare with")
@@ -113,19 +126,60 @@ def _new_culprits(
     )
     if unsure:
         figures = (*figures, Figure("that the baseline did too little work to tell", len(unsure), "number"))
-    return Result("new culprits", "fail" if culprits else "warn" if unsure else "pass", figures)
+    why = ""
+    if untold:
+        figures = (*figures, Figure("that the baseline's recorder does not count", len(untold), "number"))
+        why = "accept a run of this stallscope with: stallscope baseline update RECORDING"
+    outcome: Outcome = "fail" if culprits else "warn" if unsure else "inconclusive" if untold else "pass"
+    return Result("new culprits", outcome, figures, why)
 
 
-def _surely_new(site: Site, runs: Sequence[Run], before: Before) -> bool:
-    """Whether a site that the baseline lacks can hardly have been there by chance."""
-    present, earlier = sum(site.place in run.sites for run in runs), len(before.facts)
+def _telling(site: Site, runs: Sequence[Run], before: Before) -> tuple[Facts, ...]:
+    """The runs of the baseline that would have the site, had it been there."""
+    own = [run.facts for run in runs if site.place in run.sites]
+    return tuple(one for one in before.facts if _tells(one, site, own))
+
+
+def _tells(one: Facts, site: Site, own: Sequence[Facts]) -> bool:
+    if site.computes:
+        return one.knows_computing and all(one.threshold_ns <= now.threshold_ns for now in own)
+    if one.counted is None or one.level not in ("pulse", "agent"):  # as before recorders were noted: of their own kind
+        alike = all(now.counted is None or one.level not in ("pulse", "agent") for now in own)
+        return alike and (one.sees_calls or site.in_stalls)
+    return site.call.name in one.counted or (one.level != "pulse" and site.in_stalls)
+
+
+def _surely_new(site: Site, runs: Sequence[Run], earlier_runs: Sequence[Facts]) -> bool:
+    """Whether a site that the baseline's runs lack can hardly have been there by chance."""
+    present, earlier = sum(site.place in run.sites for run in runs), len(earlier_runs)
     several = min(len(runs), earlier) >= PRESENT_RUNS
     if several and comb(len(runs), present) / comb(len(runs) + earlier, present) > PRESENT_P:
         return False
-    room = _room([run.facts for run in runs], before.facts)
-    if all(one.counts_calls for one in (*(run.facts for run in runs), *before.facts)):
+    room = _room([run.facts for run in runs], earlier_runs)
+    least_ns = SLACK * _slower(runs, earlier_runs) * runs[0].facts.threshold_ns if site.computes else 0
+    if site.total_ns >= site.hits * least_ns and fresh_p(site.stalls, room) < STALLS_P:
+        return True
+    if site.computes:
+        return False
+    if all(one.counts_calls for one in (*(run.facts for run in runs), *earlier_runs)):
         return site.hits * room >= LEAST_EXPECTED
     return bool((1 + room) ** -site.hits < NEW_P)
+
+
+def _slower(runs: Sequence[Run], baseline: Sequence[Facts]) -> float:
+    """By how much the machine was slower than it was for the baseline, as the handlers' medians tell; at least 1."""
+    usual = _medians(baseline)
+    return max(
+        1.0,
+        median(
+            [ns / usual[name] for name, ns in _medians([run.facts for run in runs]).items() if usual.get(name)] or [1.0]
+        ),
+    )
+
+
+def _medians(several: Sequence[Facts]) -> dict[str, float]:
+    names = {name for one in several for name in one.medians_ns}
+    return {name: median([one.medians_ns[name] for one in several if name in one.medians_ns]) for name in names}
 
 
 def _room(current: Sequence[Facts], baseline: Sequence[Facts]) -> float:
@@ -144,12 +198,12 @@ def advice_for(site: Site) -> Advice | None:
     culprit = Culprit(
         rank=0,
         kind="site",
-        cause=wait_cause(site.call),
+        cause="python-cpu" if site.computes else wait_cause(site.call),
         ns=site.total_ns,
         share=0.0,
         stalls=site.hits,
         longest_ns=site.longest_ns,
-        syscall=site.call.name,
+        syscall=None if site.computes else site.call.name,
         detail=site.call.detail,
         resource=resource.name if resource else None,
         resources=(ResourceTime(resource.name, resource.kind, site.total_ns),) if resource else (),
@@ -172,6 +226,7 @@ def _notes(runs: Sequence[Run], before: Before, machine: str) -> Iterator[str]:
                 f"{run.path} was recorded with a threshold of {run.recorded_threshold_ns / 1e6:g} ms, and is judged by"
                 f" {run.facts.threshold_ns / 1e6:g} ms as the others are"
             )
+    yield from _of_recorders(runs, before)
     levels = sorted({one.level for one in both})
     if len(levels) > 1:
         yield (
@@ -194,6 +249,19 @@ def _notes(runs: Sequence[Run], before: Before, machine: str) -> Iterator[str]:
         yield (
             f"runs of the baseline with another threshold ({listed}, here {runs[0].facts.threshold_ns / 1e6:g} ms) are"
             " left out of the stall rate; their call sites are compared"
+        )
+
+
+def _of_recorders(runs: Sequence[Run], before: Before) -> Iterator[str]:
+    """What is said of recordings that different recorders made."""
+    ours = {one.recorder: one.counted for one in (run.facts for run in runs) if one.level in ("pulse", "agent")}
+    theirs = {one.recorder: one.counted for one in before.facts if one.level in ("pulse", "agent")}
+    different = sorted(name or "an older one" for name, counted in theirs.items() if counted not in ours.values())
+    if ours and different:
+        here = ", ".join(sorted(name or "an older one" for name in ours))
+        yield (
+            f"the baseline was recorded by another stallscope ({', '.join(different)}; here {here}): calls that only"
+            " one of them counts are not held against these runs; renew it with: stallscope baseline update RECORDING"
         )
 
 

@@ -21,8 +21,10 @@ WIDE_RATIO = 2.0
 """Where the kernel does not tell how long a thread waited for a CPU."""
 RATE_P = 0.01
 SHARE_RATIO, SHARE_POINTS, SHARE_P, SHARE_RUNS = 2.0, 0.005, 0.05, 3
-CPU_RATIO, CPU_P, CPU_RUNS = 1.25, 0.005, 5
-"""Two rules share the one false alarm in a hundred that five runs a side may have; each at 0.01 made it 1.4 to 1.7."""
+CPU_RATIO, CPU_P, CPU_RUNS, CPU_WARN_RUNS = 1.25, 0.005, 5, 3
+"""Two rules share the one false alarm in a hundred that five runs a side may have; each at 0.01 made it 1.4 to 1.7.
+With less than three they say nothing: of single runs of identical code, two pairs in five were warned of."""
+FEW_RUNS = f"fewer than {CPU_WARN_RUNS} runs a side: the machine's speed alone may make such a difference"
 HANDLER_RATIO, FEWEST_HANDLERS = 1.2, 4
 INTERESTING_RATIO = 2.0
 INTERESTING_SHARE = 0.001
@@ -127,7 +129,7 @@ def stall_share(current: Sequence[Facts], baseline: Sequence[Facts]) -> Result |
 
 
 def cpu_per_work(current: Sequence[Facts], baseline: Sequence[Facts]) -> Result:
-    """Whether the loops computed more for each unit of work: speed drifts, so only five runs a side can fail."""
+    """Whether the loops computed more for each unit of work: speed drifts, so three runs a side warn and five fail."""
     sides = [[one.cpu_ns / one.work for one in side if one.cpu_ns and one.work] for side in (current, baseline)]
     if not all(sides):
         return Result("CPU for each unit of work", "skipped", why="the recordings do not hold the loops' CPU time")
@@ -137,6 +139,8 @@ def cpu_per_work(current: Sequence[Facts], baseline: Sequence[Facts]) -> Result:
         Figure("now", now, "ns"),
         Figure("before", before, "ns"),
     )
+    if min(map(len, sides)) < CPU_WARN_RUNS:
+        return Result("CPU for each unit of work", "skipped", figures, FEW_RUNS)
     outcome: Outcome = "warn" if now > CPU_RATIO * before else "pass"
     if min(map(len, sides)) >= CPU_RUNS:
         p = rank_p(sides[0], sides[1])
@@ -148,7 +152,7 @@ def cpu_per_work(current: Sequence[Facts], baseline: Sequence[Facts]) -> Result:
 def slower_handler(current: Sequence[Facts], baseline: Sequence[Facts]) -> Result:
     """Whether one handler's median call grew more than those of the others did, which takes the machine's speed out.
 
-    Like the CPU of all, it only warns with fewer than five runs a side.
+    Like the CPU of all, it only warns with fewer than five runs a side, and says nothing with fewer than three.
     """
     rule = "slowest handler beside the others"
     names = sorted(set.intersection(*(set(one.medians_ns) for one in (*current, *baseline))))
@@ -159,6 +163,8 @@ def slower_handler(current: Sequence[Facts], baseline: Sequence[Facts]) -> Resul
     ratios = {name: exp(fmean(now) - fmean(before)) for name, (now, before) in grown.items()}
     name, ratio = max(ratios.items(), key=lambda item: item[1])
     figures: tuple[Figure, ...] = (Figure("its median call", ratio, "times", HANDLER_RATIO),)
+    if min(len(current), len(baseline)) < CPU_WARN_RUNS:
+        return Result(rule, "skipped", figures, f"{name}; {FEW_RUNS}")
     outcome: Outcome = "warn" if ratio > HANDLER_RATIO else "pass"
     if min(len(current), len(baseline)) >= CPU_RUNS:
         p = rank_p(*grown[name])

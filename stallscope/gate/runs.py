@@ -60,6 +60,12 @@ class Facts:
     """CPU time of the loops' threads."""
     medians_ns: Mapping[str, int] = field(default_factory=dict)
     """By name: the median call of each handler that took a fair share of the time, in enough calls to say."""
+    recorder: str = ""
+    """The version of stallscope that recorded; empty when unknown, and for foreign traces."""
+    counted: frozenset[str] | None = None
+    """The calls that its recorder counts wherever they are made; None when unknown."""
+    knows_computing: bool = True
+    """Whether places that stall the loop by computing are among its sites; older baseline files lack them."""
 
     @property
     def counts_calls(self) -> bool:
@@ -109,7 +115,12 @@ def run_of(recording: Recording, threshold_ns: int, relative: Relative) -> Run:
         facts=_facts(recording, threshold_ns, held.iterations, stalls_ns),
         path=recording.path,
         recorded_threshold_ns=recording.threshold_ns,
-        sites=sites_of(recording, divided, relative),
+        sites=sites_of(
+            recording,
+            [(stall, parts, ns) for (stall, parts), (_, ns) in zip(divided, own, strict=True)],
+            threshold_ns,
+            relative,
+        ),
         longest_ns=stalls_ns,
         hung_ns=max((ns for stall, ns in own if not stall.finished), default=0),
         p99_ns=_p99_ns(held, own),
@@ -193,6 +204,8 @@ def _facts(recording: Recording, threshold_ns: int, iterations: int, stalls_ns: 
         stall_ns=sum(stalls_ns),
         cpu_ns=_cpu_ns(recording),
         medians_ns=_medians_ns(recording.handlers),
+        recorder=recording.recorder,
+        counted=recording.counted_calls,
     )
 
 

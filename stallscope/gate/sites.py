@@ -6,7 +6,7 @@ edit above it must not make it new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,6 +20,9 @@ Relative = Callable[[str], str]
 """The path of a file as the project knows it."""
 
 _CALLS = ("blocking-syscall", "lock-wait")
+_COMPUTES = ("python-cpu", "native-cpu")
+COMPUTING = "computing"
+"""Stands for the call of a place that stalls the loop by computing."""
 
 # Python's own locks wait in sem_* and futex.  A mutex is one of a C library's (malloc's, the GIL's own), and where two
 # threads meet in it is chance: in one recording of two, on any line.
@@ -51,6 +54,13 @@ class Site:
     handler: Handler | None
     in_stalls: bool
     """Whether a stall was seen there, not only calls that were fast."""
+    stalls: int = 0
+    """Those that were the program's own doing, and half or more of it here."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether it makes no call: it stalls the loop by computing."""
+        return self.place.call == COMPUTING
 
 
 def site_of(one: CallSite, relative: Relative) -> Site | None:
@@ -62,8 +72,8 @@ def site_of(one: CallSite, relative: Relative) -> Site | None:
     return Site(place, one.hits, one.total_ns, one.longest_ns, where.line, one.call, one.stack, one.handler, False)
 
 
-def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]], relative: Relative) -> Sites:
-    """Every place of a recording that blocks; `divided` are its stalls with their parts."""
+def sites_of(recording: Recording, divided: Sequence[Divided], threshold_ns: int, relative: Relative) -> Sites:
+    """Every place of a recording that blocks, or computes so long that a stall is its own doing."""
     found: Sites = {}
     for one in recording.call_sites:
         site = site_of(one, relative)
@@ -72,16 +82,21 @@ def sites_of(recording: Recording, divided: Iterable[tuple[Stall, list[Slice]]],
     # What the pulse timed is complete: the hits of stalls are among its own, and what samples say of a stall, or of the
     # stack of a call in it, would add mistakes alone.
     timed, complete = set(found), recording.fidelity.level == "pulse"
-    for seen in _of_stalls(divided, recording.threshold_ns, relative):
+    for seen in _computing(divided, threshold_ns, relative):
+        add(found, seen)
+    for seen in _of_stalls(divided, threshold_ns, relative):
         known = found.get(seen.place)
         if known is not None and seen.place in timed:
-            found[seen.place] = replace(known, in_stalls=True, longest_ns=max(known.longest_ns, seen.longest_ns))
+            longest_ns, stalls = max(known.longest_ns, seen.longest_ns), known.stalls + seen.stalls
+            found[seen.place] = replace(known, in_stalls=True, longest_ns=longest_ns, stalls=stalls)
         elif not complete:
             add(found, seen)
     return found
 
 
 Sites = dict[Place, Site]
+Divided = tuple[Stall, Sequence[Slice], int]
+"""A stall, its parts, and what of it was its own doing (ns)."""
 
 
 def add(found: Sites, site: Site) -> None:
@@ -96,6 +111,7 @@ def add(found: Sites, site: Site) -> None:
         hits=known.hits + site.hits,
         total_ns=known.total_ns + site.total_ns,
         in_stalls=known.in_stalls or site.in_stalls,
+        stalls=known.stalls + site.stalls,
     )
 
 
@@ -119,9 +135,25 @@ def unqualified(place: Place) -> Place:
     return place._replace(function=bare(place.function))
 
 
-def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, relative: Relative) -> Iterator[Site]:
+def _computing(divided: Iterable[Divided], threshold_ns: int, relative: Relative) -> Iterator[Site]:
+    """One for each stall of which one place computed half or more."""
+    for stall, parts, own_ns in divided:
+        own: dict[Place, tuple[int, Slice, Frame]] = {}
+        for part in parts if own_ns >= threshold_ns else ():
+            where = location(part.stack) if part.cause in _COMPUTES else None
+            if where is not None:
+                place = Place(relative(where.file), where.function, COMPUTING, "")
+                before_ns, longest, line = own.get(place, (0, part, where))
+                own[place] = (before_ns + part.ns, *((part, where) if part.ns > longest.ns else (longest, line)))
+        for place, (ns, part, where) in own.items():
+            if 2 * ns >= own_ns:
+                handler = handler_of(stall, part.stack)
+                yield Site(place, 1, ns, ns, where.line, Call(COMPUTING), part.stack, handler, True, 1)
+
+
+def _of_stalls(divided: Iterable[Divided], threshold_ns: int, relative: Relative) -> Iterator[Site]:
     """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
-    for stall, parts in divided:
+    for stall, parts, own_ns in divided:
         own: dict[Place, tuple[int, Slice, Frame]] = {}
         for part in parts:
             if part.call is None or part.cause not in _CALLS:
@@ -135,7 +167,8 @@ def _of_stalls(divided: Iterable[tuple[Stall, list[Slice]]], threshold_ns: int, 
         for place, (ns, part, where) in own.items():
             if 2 * ns >= threshold_ns and part.call is not None:
                 handler = handler_of(stall, part.stack)
-                yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True)
+                stalls = int(own_ns >= threshold_ns and 2 * ns >= own_ns)
+                yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True, stalls)
 
 
 def _place_in_code(stack: Stack, call: Call) -> Frame | None:

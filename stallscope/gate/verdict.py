@@ -60,6 +60,8 @@ class Verdict:
     """New ones that are accepted, with what accepts them."""
     unsure: tuple[Site, ...]
     """New ones of which the baseline, by the work that it did, might have had none by chance."""
+    untold: tuple[Site, ...]
+    """New ones of which no run of the baseline tells: its recorder counts no such calls."""
     runs: int
     baseline_runs: int
     notes: tuple[str, ...]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from stallscope.gate.verdict import Verdict
-from stallscope.report.gate_words import figures, message
+from stallscope.report.gate_words import figures, kind, message
 from stallscope.report.json_values import Json
 
 _DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
@@ -21,7 +21,8 @@ _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 def github(verdict: Verdict) -> Iterator[str]:
     """A workflow command for each new culprit, and for each rule that failed or warned."""
     for one in verdict.culprits:
-        where = {"file": one.site.place.file, "line": str(one.site.line or 1), "title": "stallscope: new blocking call"}
+        title = f"stallscope: {'new long computation' if one.site.computes else 'new blocking call'}"
+        where = {"file": one.site.place.file, "line": str(one.site.line or 1), "title": title}
         yield _command("error", where, message(one))
     for result in verdict.results:
         if result.outcome in ("fail", "warn") and result.rule != "new culprits":
@@ -32,7 +33,7 @@ def github(verdict: Verdict) -> Iterator[str]:
 def gitlab(verdict: Verdict) -> str:
     """A Code Quality report, as JSON text."""
     issues = [
-        _issue(message(one), "new-blocking-call", one.site.place, one.site.place.file, one.site.line or 1, "major")
+        _issue(message(one), kind(one.site), one.site.place, one.site.place.file, one.site.line or 1, "major")
         for one in verdict.culprits
     ]
     issues += [

@@ -31,6 +31,7 @@ def as_dict(verdict: Verdict) -> Json:
         "rules": [_result(one) for one in verdict.results],
         "new_culprits": [_culprit(one) for one in verdict.culprits],
         "perhaps_new": [site_dict(site) for site in verdict.unsure],
+        "not_told_by_baseline": [site_dict(site) for site in verdict.untold],
         "accepted": [{**site_dict(site), **_allowance(one)} for site, one in verdict.known],
         "notes": list(verdict.notes),
         "missing": [{"what": one.what, "why": one.why} for one in verdict.missing],

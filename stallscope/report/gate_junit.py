@@ -6,7 +6,7 @@ import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from stallscope.gate.verdict import Verdict
-from stallscope.report.gate_words import call_words, figures, headline, message, place, stack_lines
+from stallscope.report.gate_words import figures, headline, message, new, place, stack_lines
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -26,7 +26,7 @@ def render(verdict: Verdict) -> str:
         else:
             SubElement(case, "system-out").text = _xml(f"{result.outcome}: {figures(result)}")
     for one in verdict.culprits:
-        name = f"no new blocking call {call_words(one.site)} at {place(one.site)}"
+        name = f"no {new(one.site)} at {place(one.site)}"
         case = SubElement(
             suite, "testcase", classname="stallscope.gate", name=_xml(name), file=_xml(one.site.place.file)
         )

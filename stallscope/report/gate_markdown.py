@@ -31,6 +31,7 @@ def _lines(verdict: Verdict) -> Iterator[str]:
         yield ""
         yield _code(accept_hint([one.site for one in verdict.culprits]))
     notes = [f"perhaps new: {call_words(site)} at {place(site)} ({seen(site)})" for site in verdict.unsure]
+    notes += [f"the baseline cannot tell of: {call_words(site)} at {place(site)}" for site in verdict.untold]
     notes += [f"accepted: {call_words(site)} at {place(site)}: {one.reason}" for site, one in verdict.known]
     notes += [*verdict.notes, *(f"not seen: {one.what} ({one.why})" for one in verdict.missing)]
     if notes:
@@ -40,7 +41,10 @@ def _lines(verdict: Verdict) -> Iterator[str]:
 
 def _culprit(one: NewCulprit) -> Iterator[str]:
     site = one.site
-    yield f"**New blocking call** {_code(call_words(site))} at {_code(place(site))} in {_code(site.place.function)}"
+    what = (
+        "**New place that computes too long**" if site.computes else f"**New blocking call** {_code(call_words(site))}"
+    )
+    yield f"{what} at {_code(place(site))} in {_code(site.place.function)}"
     handler = f", in handler {_code(site.handler.name)}" if site.handler else ""
     yield f"({seen(site)}{handler})"
     if one.expired:

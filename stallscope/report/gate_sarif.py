@@ -9,14 +9,14 @@ from urllib.parse import quote
 
 from stallscope import __version__
 from stallscope.gate.verdict import NewCulprit, Result, Verdict
-from stallscope.report.gate_words import figures, message
+from stallscope.report.gate_words import BLOCKS, COMPUTES, figures, kind, message
 from stallscope.report.json_values import Json
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-NEW, WORSE = "new-blocking-call", "slower-loop"
+WORSE = "slower-loop"
 _RULES: tuple[Json, ...] = (
     {
-        "id": NEW,
+        "id": BLOCKS,
         "name": "NewBlockingCall",
         "shortDescription": {"text": "A call that blocks the event loop, new since the baseline"},
         "fullDescription": {
@@ -35,7 +35,19 @@ _RULES: tuple[Json, ...] = (
         "defaultConfiguration": {"level": "warning"},
         "properties": {"tags": ["performance", "asyncio"], "problem.severity": "warning"},
     },
+    {
+        "id": COMPUTES,
+        "name": "NewLongComputation",
+        "shortDescription": {"text": "Code that stalls the event loop by computing, new since the baseline"},
+        "fullDescription": {
+            "text": "Code that computes on the event loop's thread stops every connection of that worker meanwhile."
+        },
+        "help": {"text": "Move it to another process, or let it give the loop a turn now and then."},
+        "defaultConfiguration": {"level": "error"},
+        "properties": {"tags": ["performance", "asyncio"], "problem.severity": "error"},
+    },
 )
+_INDEX = {str(rule["id"]): index for index, rule in enumerate(_RULES)}
 
 
 def render(verdict: Verdict) -> str:
@@ -68,8 +80,8 @@ def _culprit(one: NewCulprit) -> Json:
     # As the baseline knows it, without its line: so an alert stays the same one when the file is edited.
     identity = sha256("\0".join(site.place).encode("utf-8", "replace")).hexdigest()
     return {
-        "ruleId": NEW,
-        "ruleIndex": 0,
+        "ruleId": kind(site),
+        "ruleIndex": _INDEX[kind(site)],
         "level": "error",
         "message": {"text": _text(message(one))},
         "locations": [_location(site.place.file, site.line)],
@@ -82,7 +94,7 @@ def _worse(result: Result) -> Json:
     # Code scanning wants a place for every result; the settings are where a budget is.
     return {
         "ruleId": WORSE,
-        "ruleIndex": 1,
+        "ruleIndex": _INDEX[WORSE],
         "level": "error" if result.outcome == "fail" else "warning",
         "message": {"text": _text(f"{result.rule}: {figures(result)}")},
         "locations": [_location("pyproject.toml", 1)],

@@ -33,10 +33,15 @@ def _lines(verdict: Verdict, width: int) -> Lines:
     if verdict.culprits:
         yield ""
         yield accept_hint([one.site for one in verdict.culprits])
-    if verdict.unsure or verdict.known or verdict.notes or verdict.missing:
+    if verdict.unsure or verdict.untold or verdict.known or verdict.notes or verdict.missing:
         yield ""
     for site in verdict.unsure:
         yield f"perhaps new: {call_words(site)} at {place(site)} in {site.place.function} ({seen(site)})"
+    for site in verdict.untold:
+        yield (
+            f"the baseline cannot tell of: {call_words(site)} at {place(site)} in {site.place.function} ({seen(site)});"
+            " its recorder does not count such calls"
+        )
     for site, allowance in verdict.known:
         until = f" until {allowance.until}" if allowance.until else ""
         yield f"accepted{until}: {call_words(site)} at {place(site)} in {site.place.function}: {allowance.reason}"

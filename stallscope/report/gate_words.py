@@ -32,7 +32,7 @@ def _could_show(result: Result) -> str:
     values = {one.name: one for one in result.figures}
     ratio, needed = values.get("smallest ratio it could have shown"), values.get("which takes stalls")
     if needed is None:
-        return f"{result.rule}: {result.why}"
+        return f"{result.rule}: {figures(result)}" if result.figures else f"{result.rule}: {result.why}"
     share = values.get("of all iterations")
     of_all = f", {number(share)} of the iterations" if share else ""
     grown = f"a stall rate {number(ratio)} the baseline's" if ratio else "stalls where the baseline has none"
@@ -42,11 +42,11 @@ def _could_show(result: Result) -> str:
 def brief(result: Result, verdict: Verdict) -> str:
     """What one rule found, in a few words."""
     if result.rule == "new culprits" and not verdict.culprits:
-        return f"perhaps a new blocking call, {call_words(verdict.unsure[0], 16)} at {place(verdict.unsure[0])}"
+        return f"perhaps a {new(verdict.unsure[0], 16)} at {place(verdict.unsure[0])}"
     if result.rule == "new culprits":
         first, others = verdict.culprits[0].site, len(verdict.culprits) - 1
         more = f" and {others} more" if others else ""
-        return f"new blocking call {call_words(first, 16)} at {place(first)}{more}"
+        return f"{new(first, 16)} at {place(first)}{more}"
     values = {one.name: one for one in result.figures}
     if "expected from the baseline" in values:
         stalls, expected = values["stalls"], values["expected from the baseline"]
@@ -88,8 +88,23 @@ def place(site: Site) -> str:
     return f"{site.place.file}:{site.line}" if site.line else site.place.file
 
 
+BLOCKS, COMPUTES = "new-blocking-call", "new-long-computation"
+
+
+def kind(site: Site) -> str:
+    """What machines know such a culprit by."""
+    return COMPUTES if site.computes else BLOCKS
+
+
+def new(site: Site, room: int = 40) -> str:
+    """What kind of new culprit it is."""
+    return "new place that computes too long" if site.computes else f"new blocking call {call_words(site, room)}"
+
+
 def call_words(site: Site, room: int = 40) -> str:
     """For example ``openat(/etc/hosts)``."""
+    if site.computes:
+        return site.call.name
     name = site.call.resource.name if site.call.resource else ""
     return f"{site.call.name}({fitted(name, room)})"
 
@@ -101,6 +116,8 @@ def stack_lines(site: Site) -> list[str]:
 
 def seen(site: Site) -> str:
     """How often, and how long where that is known."""
+    if site.computes:
+        return f"{count(site.hits, 'stall')}, longest {duration(site.longest_ns)}"
     return count(site.hits, "call") + (f", longest {duration(site.longest_ns)}" if site.longest_ns else "")
 
 
@@ -110,8 +127,9 @@ def message(one: NewCulprit) -> str:
     advice = f" {one.advice.summary}" if one.advice else ""
     expired = f" Its allowance ({one.expired.reason}) expired on {one.expired.until}." if one.expired else ""
     handler = f" in handler {site.handler.name}" if site.handler else ""
+    what = new(site)
     return (
-        f"New blocking call {call_words(site)} in {site.place.function}{handler}, on the event loop ({seen(site)}),"
+        f"{what[0].upper()}{what[1:]} in {site.place.function}{handler}, on the event loop ({seen(site)}),"
         f" in no run of the baseline.{expired}{advice}"
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,9 @@ def test_recordings_may_be_the_baseline_several_a_side(stallscope: Stallscope, p
     given = [word for name in fast for word in ("--baseline", name)]
     told = json.loads(stallscope("gate", *slow, *given, "--json", code=1).stdout)
     assert (told["runs"], told["baseline_runs"]) == (3, 3)
-    assert {one["rule"] for one in told["rules"] if one["outcome"] == "fail"} == {"stall rate", "stall time"}
+    assert {one["rule"] for one in told["rules"] if one["outcome"] == "fail"} == {
+        "new culprits", "stall rate", "stall time",
+    }  # fmt: skip
 
 
 def test_updating_twice_with_the_same_run_leaves_the_file_as_it_is(
@@ -143,8 +147,28 @@ def test_a_warning_hides_from_nobody_that_the_runs_could_not_have_shown_a_stall(
     write(project / "one.stall", sites=(site(OLD), site(OPEN, hits=2)), loops=(few,), fidelity=Fidelity("pulse"))
     told = stallscope("gate", "one.stall", "--baseline", "old.stall", "--require-verdict", code=4).stdout
     told = " ".join(told.split())
-    assert told.startswith("warn: perhaps a new blocking call, openat(/etc/shop.conf)")
+    assert told.startswith("warn: perhaps a new blocking call openat(/etc/shop.conf)")
     assert "; too little data: no less than stalls where the baseline has none could have been shown (8 stalls" in told
+
+
+def test_what_the_baselines_recorder_did_not_count_is_said_and_does_not_fail(
+    stallscope: Stallscope, project: Path
+) -> None:
+    counted = {"recorder": "0.1.0", "counted_calls": frozenset({"openat", "write"})}
+    write(project / "new.stall", sites=(site(OLD), site(OPEN)), **counted)
+    write(project / "old.stall", **counted)
+    with closing(sqlite3.connect(project / "old.stall")) as db:
+        db.executescript("DELETE FROM counted_call WHERE name = 'openat'; UPDATE recording SET recorder = '0.0.9'")
+    stallscope("baseline", "update", "old.stall")
+    told = " ".join(stallscope("gate", "new.stall").stdout.split())
+    assert told.startswith("inconclusive: new culprits:")
+    assert "the baseline cannot tell of: openat(/etc/shop.conf) at /srv/app/server.py:20" in told
+    assert "recorded by another stallscope (0.0.9; here 0.1.0)" in told
+    assert "stallscope baseline update" in told
+    stallscope("gate", "new.stall", "--require-verdict", code=4)
+    write(project / "renewed.stall", **counted)
+    stallscope("baseline", "update", "renewed.stall")
+    assert stallscope("gate", "new.stall", code=1).stdout.startswith("fail: new blocking call openat(")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

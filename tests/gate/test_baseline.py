@@ -104,3 +104,19 @@ def test_a_number_that_is_none_is_damage() -> None:
 def test_lines_of_a_later_minor_version_are_passed_over() -> None:
     more = text_of(FULL) + '{"remark": "x"}\n'
     assert text_of(parse(more, "x.jsonl")) == text_of(FULL)
+
+
+def test_a_runs_recorder_comes_back_with_the_calls_that_it_counts() -> None:
+    new, older = frozenset({"openat", "statx"}), frozenset({"openat"})
+    runs = [run(sites=BOTH, recorder=name, counted_calls=counted) for name, counted in (("1", older), ("2", new))]
+    text = text_of(updated(EMPTY, runs, "2026-06-01T10:00:00Z", "here"))
+    assert sum(line.startswith('{"counted"') for line in text.splitlines()) == 2
+    again = parse("\n".join(reversed(text.splitlines())), "x.jsonl")  # a merge keeps lines in any order
+    assert {(one.facts.recorder, one.facts.counted) for one in again.runs} == {("1", older), ("2", new)}
+
+
+def test_a_baseline_from_before_recorders_were_noted_is_read_as_one() -> None:
+    lines = [json.loads(line) for line in text_of(FULL).splitlines()]
+    older = [{name: value for name, value in line.items() if name not in ("recorder", "counts")} for line in lines]
+    one = parse("\n".join(map(json.dumps, older)), "x.jsonl").runs[0].facts
+    assert (one.recorder, one.counted, one.knows_computing) == ("", None, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from math import comb
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stallscope.gate.chance import binomial_tail, events_needed, rank_p, rate_p
+from stallscope.gate.chance import binomial_tail, events_needed, fresh_p, rank_p, rate_p
 
 
 @given(n=st.integers(1, 60), data=st.data(), q=st.floats(0.01, 0.99))
@@ -52,3 +53,14 @@ def test_the_ranks_are_those_of_all_arrangements(larger: list[int], smaller: lis
 def test_three_against_three_show_no_less_than_a_twentieth() -> None:
     assert rank_p([4, 5, 6], [1, 2, 3]) == pytest.approx(0.05)
     assert rank_p([6, 7, 8, 9, 10], [1, 2, 3, 4, 5]) == pytest.approx(1 / 252)
+
+
+@pytest.mark.parametrize(("k", "room"), [(2, 5.0), (3, 2.0), (4, 1.0), (7, 0.5)])
+def test_no_rate_is_worse_than_the_worst(k: int, room: float) -> None:
+    def at(expected: float) -> float:
+        fewer = sum(math.exp(-expected) * expected**i / math.factorial(i) for i in range(k))
+        return math.exp(-room * expected) * (1 - fewer)
+
+    worst = max(at(step / 100) for step in range(1, 2000))
+    assert fresh_p(k, room) == pytest.approx(worst, rel=1e-3)
+    assert fresh_p(k + 1, room) < fresh_p(k, room) < fresh_p(0, room) == 1.0

@@ -11,7 +11,7 @@ import pytest
 from stallscope.gate.policy import Allowance, Budgets, Policy
 from stallscope.gate.runs import Run
 from stallscope.recording.nouns import Fidelity
-from tests.analysis.recordings import MS, S, loop
+from tests.analysis.recordings import MS, S, blocked, loop, stack
 from tests.gate.runs import DAY, NO_LIMITS, OLD, OPEN, computing, result, run, site, verdict
 
 SITES = (site(OLD),)
@@ -164,6 +164,60 @@ def test_more_stalls_in_more_time_do_not_fail() -> None:
     assert not verdict([facts(now, wall_ns=240 * S)], [before]).failed
 
 
+@pytest.mark.parametrize(
+    ("stalls", "ms", "work", "outcome"),
+    [
+        (3, 20, 10_000, "warn"),
+        (4, 20, 10_000, "fail"),
+        (4, 12, 10_000, "warn"),  # a machine a fifth slower: it may have taken 9.6 ms before
+        (4, 20, 5_000, "warn"),
+        (3, 20, 20_000, "fail"),
+    ],
+)
+def test_a_new_place_that_computes_too_long(stalls: int, ms: int, work: int, outcome: str) -> None:
+    found = verdict([stalled(*[ms] * stalls)], [facts(stalled(), work=work)])
+    assert result(found, "new culprits").outcome == outcome
+    assert result(verdict([stalled(*[ms] * 7)], [stalled(20)]), "new culprits").outcome == "pass"
+    slower = {"a": 1400}
+    drifted = facts(stalled(*[17] * 8), medians_ns=slower)
+    assert verdict([drifted], [facts(stalled(), medians_ns={"a": 1000})]).culprits == ()
+    assert len(verdict([drifted], [facts(stalled(), medians_ns=slower)]).culprits) == 1
+
+
+@pytest.mark.parametrize(("stalls", "outcome"), [(3, "warn"), (4, "fail")])
+def test_a_new_call_that_stalls_needs_less_than_one_that_is_fast(stalls: int, outcome: str) -> None:
+    pulse = Fidelity("pulse")
+    slow = [blocked(20 * MS, OPEN, stack(20, "Server.load"))] * stalls
+    now = run(slow, [*SITES, site(OPEN, hits=stalls)], fidelity=pulse)
+    assert result(verdict([now], [run(sites=SITES, fidelity=pulse)]), "new culprits").outcome == outcome
+
+
+COUNTED = frozenset({"openat", "write"})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "untold"),
+    [
+        (COUNTED, COUNTED, 0),
+        (None, None, 0),  # of two that were made before recorders were noted, none is known to be the newer one
+        (COUNTED - {"openat"}, COUNTED, 1),
+        (None, COUNTED, 1),
+        (COUNTED, None, 0),
+    ],
+)
+def test_a_call_that_only_the_newer_recorder_counts_does_not_fail(
+    theirs: frozenset[str] | None, ours: frozenset[str] | None, untold: int
+) -> None:
+    now = run(sites=[*SITES, site(OPEN)], recorder="2.0" if ours else "", counted_calls=ours)
+    old = run(sites=SITES, recorder="1.0" if theirs else "", counted_calls=theirs)
+    found = verdict([now], [old])
+    assert (len(found.untold), len(found.culprits)) == (untold, 1 - untold)
+    assert found.outcome == ("inconclusive" if untold else "fail")
+    assert any("baseline update" in note for note in found.notes) is (theirs != ours)
+    renewed = verdict([now], [old, run(sites=SITES, recorder="2.0", counted_calls=COUNTED)])
+    assert (renewed.untold, len(renewed.culprits)) == ((), 1)
+
+
 def test_where_the_kernel_does_not_tell_of_waits_the_rate_must_double() -> None:
     before, now = stalled(*[20] * 100), stalled(*[20] * 180)
     assert verdict([now], [before]).failed
@@ -198,7 +252,9 @@ def test_no_iteration_at_all_is_inconclusive() -> None:
 def test_more_cpu_for_the_same_work_warns_and_fails_only_with_five_runs() -> None:
     before = [facts(stalled(), cpu_ns=S + n) for n in range(5)]
     now = [facts(stalled(), cpu_ns=round(1.4 * S) + n) for n in range(5)]
-    assert verdict(now[:1], before[:1]).outcome == "warn"
+    assert verdict(now[:1], before[:1]).outcome == "pass"
+    assert result(verdict(now[:2], before[:2]), "CPU for each unit of work").outcome == "skipped"
+    assert verdict(now[:3], before[:3]).outcome == "warn"
     assert verdict(now, before).outcome == "fail"
     assert verdict(before, before).outcome == "pass"
 
@@ -213,7 +269,8 @@ def test_a_handler_that_grew_beside_the_others() -> None:
 
     rule = "slowest handler beside the others"
     assert result(verdict(runs(drifted), runs(usual)), rule).outcome == "pass"
-    found = result(verdict(runs(grown)[:1], runs(usual)[:1]), rule)
+    assert result(verdict(runs(grown)[:1], runs(usual)[:1]), rule).outcome == "skipped"
+    found = result(verdict(runs(grown)[:3], runs(usual)[:3]), rule)
     assert (found.outcome, found.why) == ("warn", "b")
     assert result(verdict(runs(grown), runs(usual)), rule).outcome == "fail"
 

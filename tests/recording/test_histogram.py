@@ -14,7 +14,7 @@ from tests.analysis.recordings import loop
 @pytest.mark.parametrize("threshold_ns", [1, 50, 1_000_000, 9_999_999, 10_000_000, 10_150_000, 10_200_000, 10**9])
 def test_all_who_count_stalls_count_the_same(threshold_ns: int) -> None:
     own = bucket_of(threshold_ns)
-    counts = {bucket: 1 for bucket in range(max(0, own - 3), own + 4)}
+    counts = dict.fromkeys(range(max(0, own - 3), own + 4), 1)
     latest = Latest(threshold_ns, 0)
     latest.add(1, counts)
     whole = lengths(loop([bounds_ns(bucket)[0] for bucket in counts]), ())
