@@ -154,15 +154,22 @@ class Watchdog:
         """
         pulse = self._agent.pulse
         if pulse is None:
-            calm = not any(state.progress is not None for state in list(self._agent.open_loops))
-            rest_ns = self._calm_ns if calm else self._period_ns
-            planned: int = monotonic_ns() + rest_ns
+            begun = monotonic_ns()
+            rest_ns = self._measured_rest_ns(begun)
+            planned: int = begun + rest_ns
             sleep(rest_ns / 1e9)
         else:
             rest_ns, longest_ns = self._exact_rest_ns()
             planned = monotonic_ns() + longest_ns
             pulse.wait(rest_ns, longest_ns)
         return planned
+
+    def _measured_rest_ns(self, now: int) -> int:
+        """Where calm looks are rare, no look at what is overdue before its next sample either: most came too early."""
+        overdue = [state.progress for state in list(self._agent.open_loops)]
+        dues = [progress.due_ns for progress in overdue if progress is not None]
+        rest_ns: int = min(max(min(dues) - now, self._period_ns), self._calm_ns) if dues else self._calm_ns
+        return rest_ns
 
     def _exact_rest_ns(self) -> Tuple[int, int]:
         """How long to rest, and how long if there is nothing to do.
