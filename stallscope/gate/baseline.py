@@ -70,8 +70,8 @@ def lines_of(baseline: Baseline) -> list[Line]:
     """The file's lines, as what `json` can write; the first is the header."""
     lines: list[Line] = [{MARK: SCHEMA, "project": baseline.project}]
     lines += [_allowance_line(one) for one in sorted(baseline.allowances, key=lambda one: one.pattern)]
-    tables = {one.facts.counted for one in baseline.runs} - {None}
-    lines += sorted((_table_line(one) for one in tables if one is not None), key=lambda line: str(line["counted"]))
+    tables = {one.facts.counted for one in baseline.runs if one.facts.counted is not None}
+    lines += sorted(map(_table_line, tables), key=lambda line: str(line["counted"]))
     lines += [_run_line(one) for one in baseline.runs]
     lines += [_site_line(place, unseen) for place, unseen in sorted(baseline.sites.items())]
     return lines

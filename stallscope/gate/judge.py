@@ -33,6 +33,8 @@ STALLS_P = 0.03
 work on both sides that takes four stalls; by the rule of calls it would take seven, and by that of the rate eight."""
 SLACK = 1.25
 """What computes that long now may have computed a little less than the threshold before, on a faster machine."""
+_OURS = ("pulse", "agent")
+"""Levels of stallscope's own recordings; others are foreign traces."""
 _WORST: tuple[Outcome, ...] = ("fail", "warn", "inconclusive", "pass")
 
 
@@ -143,8 +145,8 @@ def _telling(site: Site, runs: Sequence[Run], before: Before) -> tuple[Facts, ..
 def _tells(one: Facts, site: Site, own: Sequence[Facts]) -> bool:
     if site.computes:
         return one.knows_computing and all(one.threshold_ns <= now.threshold_ns for now in own)
-    if one.counted is None or one.level not in ("pulse", "agent"):  # as before recorders were noted: of their own kind
-        alike = all(now.counted is None or one.level not in ("pulse", "agent") for now in own)
+    if one.counted is None or one.level not in _OURS:  # as before recorders were noted: of their own kind
+        alike = all(now.counted is None or one.level not in _OURS for now in own)
         return alike and (one.sees_calls or site.in_stalls)
     return site.call.name in one.counted or (one.level != "pulse" and site.in_stalls)
 
@@ -168,13 +170,9 @@ def _surely_new(site: Site, runs: Sequence[Run], earlier_runs: Sequence[Facts]) 
 
 def _slower(runs: Sequence[Run], baseline: Sequence[Facts]) -> float:
     """By how much the machine was slower than it was for the baseline, as the handlers' medians tell; at least 1."""
-    usual = _medians(baseline)
-    return max(
-        1.0,
-        median(
-            [ns / usual[name] for name, ns in _medians([run.facts for run in runs]).items() if usual.get(name)] or [1.0]
-        ),
-    )
+    usual, now = _medians(baseline), _medians([run.facts for run in runs])
+    ratios = [ns / usual[name] for name, ns in now.items() if usual.get(name)]
+    return max(1.0, median(ratios)) if ratios else 1.0
 
 
 def _medians(several: Sequence[Facts]) -> dict[str, float]:
@@ -254,13 +252,15 @@ def _notes(runs: Sequence[Run], before: Before, machine: str) -> Iterator[str]:
 
 def _of_recorders(runs: Sequence[Run], before: Before) -> Iterator[str]:
     """What is said of recordings that different recorders made."""
-    ours = {one.recorder: one.counted for one in (run.facts for run in runs) if one.level in ("pulse", "agent")}
-    theirs = {one.recorder: one.counted for one in before.facts if one.level in ("pulse", "agent")}
-    different = sorted(name or "an older one" for name, counted in theirs.items() if counted not in ours.values())
-    if ours and different:
-        here = ", ".join(sorted(name or "an older one" for name in ours))
+    ours = {(run.facts.level, run.facts.counted): run.facts.recorder for run in runs if run.facts.level in _OURS}
+    alike = [one for one in before.facts if one.level in {level for level, _ in ours}]
+    different = {one.recorder for one in alike if (one.level, one.counted) not in ours}
+    if different:
+        there, here = (
+            ", ".join(sorted(name or "an older one" for name in names)) for names in (different, {*ours.values()})
+        )
         yield (
-            f"the baseline was recorded by another stallscope ({', '.join(different)}; here {here}): calls that only"
+            f"the baseline was recorded by another stallscope ({there}; here {here}): calls that only"
             " one of them counts are not held against these runs; renew it with: stallscope baseline update RECORDING"
         )
 

@@ -154,7 +154,7 @@ def test_a_warning_hides_from_nobody_that_the_runs_could_not_have_shown_a_stall(
 def test_what_the_baselines_recorder_did_not_count_is_said_and_does_not_fail(
     stallscope: Stallscope, project: Path
 ) -> None:
-    counted = {"recorder": "0.1.0", "counted_calls": frozenset({"openat", "write"})}
+    counted: dict[str, Any] = {"recorder": "0.1.0", "counted_calls": frozenset({"openat", "write"})}
     write(project / "new.stall", sites=(site(OLD), site(OPEN)), **counted)
     write(project / "old.stall", **counted)
     with closing(sqlite3.connect(project / "old.stall")) as db:

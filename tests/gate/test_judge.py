@@ -218,6 +218,14 @@ def test_a_call_that_only_the_newer_recorder_counts_does_not_fail(
     assert (renewed.untold, len(renewed.culprits)) == ((), 1)
 
 
+def test_recordings_of_one_recorder_by_other_ways_are_not_told_as_of_another() -> None:
+    heard = run(sites=SITES, recorder="1.0", counted_calls=frozenset({"write"}))
+    timed = run(sites=[*SITES, site(OPEN)], recorder="1.0", counted_calls=COUNTED, fidelity=Fidelity("pulse"))
+    found = verdict([timed], [heard])
+    assert (len(found.untold), found.culprits) == (1, ())
+    assert not any("another stallscope" in note for note in found.notes)
+
+
 def test_where_the_kernel_does_not_tell_of_waits_the_rate_must_double() -> None:
     before, now = stalled(*[20] * 100), stalled(*[20] * 180)
     assert verdict([now], [before]).failed

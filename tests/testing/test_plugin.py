@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from stallscope import __version__
 from stallscope.recording.reader import read
 
 APP = """
@@ -212,6 +213,8 @@ def test_xdist_makes_one_recording_of_all_workers(suite: Suite, tmp_path: Path) 
     assert len(recording.processes) == 2
     assert len(recording.stalls) >= 3
     assert sum(site.hits for site in recording.call_sites if site.call.name == "open") == 9
+    assert recording.recorder == __version__
+    assert {"open", "connect"} <= (recording.counted_calls or set())
     assert os.listdir(tmp_path / "tmp") == [] or not [name for name in os.listdir(tmp_path / "tmp") if "stall" in name]
 
 
