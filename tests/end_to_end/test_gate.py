@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from stallscope import __version__, pulse
+from tests.end_to_end.observing import observed, recorded, write
+
 APP = """
 import os
 
@@ -109,3 +112,26 @@ def test_a_new_open_in_what_others_share_is_new(project: Project) -> None:
 def test_a_call_that_went_away_is_no_failure(project: Project) -> None:
     project.record(APP.replace("os.listdir(directory)", "[directory]"), TESTS)
     assert new_places(project) == []
+
+
+@pytest.mark.skipif(pulse.unusable_reason() is not None, reason=f"no pulse: {pulse.unusable_reason()}")
+def test_a_recording_says_which_calls_the_pulse_counts(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "app.py",
+        """
+        import asyncio, os
+
+        async def main():
+            for _ in range(3):
+                os.stat("/")
+                await asyncio.sleep(0.001)
+
+        asyncio.run(main())
+        """,
+    )
+    observed(tmp_path, "app.py")
+    recording = recorded(tmp_path)
+    assert recording.recorder == __version__
+    assert {one.call.name for one in recording.call_sites} <= (recording.counted_calls or set())
+    assert {"openat", "fsync", "clock_nanosleep"} <= (recording.counted_calls or set())
