@@ -29,7 +29,7 @@ def main() -> None:
     """Print one row a workload."""
     options = _options()
     if options.library:
-        _rounds(options.python, options.library, 2 * options.pairs)
+        _rounds(options)
         return
     print(f"{'':28} {'bare':>12} {'observed':>12} {'ratio':>16} {'added':>16}")
     for name in WORKLOADS:
@@ -39,10 +39,12 @@ def main() -> None:
             print(_row("", "requests/s", [(bare["per_s"], seen["per_s"]) for bare, seen in rows]))
 
 
-def _rounds(python: str, library: str, rounds: int) -> None:
+def _rounds(options: argparse.Namespace) -> None:
     """Print one row a workload and way of measuring."""
-    command = [python, str(Path(__file__).with_name("rounds.py")), library, str(rounds)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    program = str(Path(__file__).with_name("rounds.py"))
+    command = [options.python, program, options.library, str(2 * options.pairs), options.loop]
+    where = environment_for(options.python, options.loop)
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, env=where)
     print(f"{'':44} {'bare':>10} {'observed':>10} {'ratio':>7} {'added':>8}  CPU ns each, lowest tenth")
     for name, ways in json.loads(finished.stdout).items():
         bare, *observed = [(way, statistics.quantiles(figures, n=10)[0]) for way, figures in ways.items()]

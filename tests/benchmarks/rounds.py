@@ -19,28 +19,29 @@ from _thread import get_native_id
 from pathlib import Path
 from typing import Any
 
-from workload import SHORT  # type: ignore[import-not-found]
+from workload import SHORT, use  # type: ignore[import-not-found]
 
 _AGENT = Path(__file__).parents[2] / "stallscope" / "agent"
 _THRESHOLD_NS = 10_000_000
 _SLICES = 12  # a round
 
 
-def main(library: str, rounds: int) -> dict[str, dict[str, list[float]]]:
+def main(library: str, rounds: int, loop: str) -> dict[str, dict[str, list[float]]]:
     """Measure every way in every round, in an order that changes."""
+    use(loop)
     agent = types.ModuleType("agent")  # without the rest of stallscope, which needs a newer Python
     agent.__path__ = [str(_AGENT)]
     sys.modules["agent"] = agent
     from agent.pulse import load  # type: ignore[import-not-found]
 
     pulse = load(library)
-    ways = {
+    ways: dict[str, Bare] = {
         "bare": Bare(),
         "a thread": Beside(),
-        "agent": Wrapped(),
         "pulse": Iterations(pulse),
-        "pulse, runner": Runner(pulse),
     }
+    if loop == "asyncio":  # its handles are in Python, for us to replace
+        ways.update({"agent": Wrapped(), "pulse, runner": Runner(pulse)})
     figures: dict[str, dict[str, list[float]]] = {name: {way: [] for way in ways} for name in SHORT}
     for name, workload in SHORT.items():
         for _ in range(rounds):
@@ -149,4 +150,4 @@ class Runner(Iterations):
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), sys.argv[3])))

@@ -56,6 +56,41 @@ def steps(tasks: int, each: int) -> dict[str, float]:
     return {"ns": asyncio.run(all_of_them()) / (tasks * each)}
 
 
+class _Hopping(asyncio.Protocol):
+    """Says back what it is told, until there were enough messages."""
+
+    def __init__(self, left: list[int], over: asyncio.Future[None]) -> None:
+        self._left, self._over = left, over
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._left[0] -= 1
+        if self._left[0]:
+            self._transport.write(data)
+        else:
+            self._over.set_result(None)
+
+
+def hops(count: int) -> dict[str, float]:
+    """CPU ns of the loop's thread for each message between two sockets of one loop: a wait, a read and a write."""
+
+    async def all_of_them() -> float:
+        loop = asyncio.get_running_loop()
+        ends, left, over = socket.socketpair(), [count], loop.create_future()
+        (first, _), (second, _) = [await loop.create_connection(lambda: _Hopping(left, over), sock=end) for end in ends]
+        begun = time.thread_time_ns()
+        first.write(b"x" * 64)
+        await over
+        spent = time.thread_time_ns() - begun
+        first.close()
+        second.close()
+        return spent
+
+    return {"ns": asyncio.run(all_of_them()) / count}
+
+
 def ask(port: int, times: Iterable[int], ready: Any) -> int:
     """One client: says something and waits for the echo, that many times; returns how many."""
     connection = socket.create_connection(("127.0.0.1", port))
@@ -139,6 +174,7 @@ SHORT = {  # some 3 ms each
     "one handler an iteration": lambda: ping_pong(1, 1_000),
     "100 handlers an iteration": lambda: ping_pong(100, 30),
     "100 tasks, each step": lambda: steps(100, 20),
+    "a message between two sockets": lambda: hops(200),
 }
 
 if __name__ == "__main__":
