@@ -134,9 +134,9 @@ def _stalls(
             worst[index] = max(worst.get(index, (0, 0)), (ns, -number))
     for index, (stall, parts) in enumerate(zip(stalls, divided, strict=True)):
         number = -worst.get(index, (0, 0))[1]
-        heaviest = max(parts, key=lambda part: part.ns, default=None)
-        handler = handler_of(stall, heaviest.stack if heaviest else ())
-        yield StallFindings(stall, ledger(parts), handler, number if 0 < number <= ranked else None)
+        ordered = tuple(sorted(parts, key=lambda part: -part.ns))
+        handler = handler_of(stall, ordered[0].stack if parts else ())
+        yield StallFindings(stall, ledger(parts), handler, number if 0 < number <= ranked else None, ordered)
 
 
 def _missing(recording: Recording, threshold_ns: int) -> Iterable[Missing]:

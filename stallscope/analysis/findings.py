@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stallscope.analysis.arrival import Arrival
-from stallscope.analysis.ledger import Cause
+from stallscope.analysis.ledger import Cause, Slice
 from stallscope.analysis.lengths import Lengths
 from stallscope.analysis.modes import Modality
 from stallscope.recording.nouns import Executor, Handler, HandlerTime, Loop, Missing, Recording, Stack, Stall
@@ -323,6 +323,8 @@ class StallFindings:
     handler: Handler | None
     culprit: int | None
     """Rank of the culprit that took most of it; None when that one is among the others."""
+    parts: tuple[Slice, ...] = ()
+    """What its ledger is the sum of, heaviest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from stallscope import __version__
 
 # Each is a function of that name (or a group of commands, APP) in the file of that name, which imports what it
 # needs when it is called: `stallscope --help` must not wait for libraries that it does not use.
-COMMANDS = ("run", "attach", "top", "analyze", "compare", "gate", "baseline", "doctor")
+COMMANDS = ("run", "attach", "top", "analyze", "compare", "gate", "baseline", "export", "doctor")
 
 
 def app() -> typer.Typer:

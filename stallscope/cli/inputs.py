@@ -20,13 +20,15 @@ def read_input(path: Path, *, format: str | None = None, threshold_ns: int | Non
     return read_inputs([path], format=format, threshold_ns=threshold_ns)
 
 
-def read_inputs(paths: Sequence[Path], *, format: str | None = None, threshold_ns: int | None = None) -> Recording:
-    """The same of several files, as one recording."""
+def read_inputs(
+    paths: Sequence[Path], *, format: str | None = None, threshold_ns: int | None = None, intervals: bool = False
+) -> Recording:
+    """The same of several files, as one recording; `intervals` as for the reader of recordings."""
     from stallscope.recording.merge import merged
     from stallscope.recording.reader import read
 
     foreign = [path for path in paths if format is not None or _is_foreign(path)]
-    recordings = [read(path) for path in dict.fromkeys(paths) if path not in foreign]
+    recordings = [read(path, intervals=intervals) for path in dict.fromkeys(paths) if path not in foreign]
     if foreign:
         from stallscope.ingest.recognise import ingest_all
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stallscope.errors import UnreadableInput
+
 if TYPE_CHECKING:
     from stallscope.collect.collector import Collector
 
@@ -31,7 +33,10 @@ def counted(collector: Collector, threshold: str) -> str:
 
 
 def emit(text: str) -> None:
-    """Prints a report; a reader that has gone away (``| head``) has seen what it wanted, which is no error."""
+    """Prints a report; a reader that has gone away (``| head``) has seen what it wanted, which is no error.
+
+    Raises UnreadableInput where stdout takes no more (a full disk).
+    """
     stream = sys.stdout
     try:
         stream.write(text if text.endswith("\n") else text + "\n")
@@ -42,6 +47,9 @@ def emit(text: str) -> None:
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         emit(text.encode(encoding, "replace").decode(encoding))
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise UnreadableInput(f"cannot write to stdout: {(error.strerror or str(error)).lower()}; it is cut") from error
 
 
 def screen() -> tuple[int, bool]:

@@ -11,6 +11,9 @@ from stallscope.recording.nouns import EVIDENCE, Fidelity, Loop, Missing, Proces
 STALLS_KEPT = 1000
 """The longest stalls are kept in detail; the rest are counted as suppressed."""
 
+UNIX_NS = 10**18
+"""A clock that shows more than this counts from 1970 (in 2001 it did); monotonic clocks count from the boot."""
+
 NO_EVIDENCE = 0.1
 """Where this share of all lines could not be read, the report says that it is no evidence."""
 
@@ -82,11 +85,12 @@ def recording_of(
         notes.append(f"{source.torn}: what follows is missing")
     started = [loop.opened_ns for loop in loops] + [stall.start_ns for stall in longest]
     ended = [loop.last_ns for loop in loops] + [stall.start_ns + stall.duration_ns for stall in longest]
+    started_ns = min(started, default=0)
     return Recording(
         path=str(source.path),
         source=form,
         threshold_ns=threshold_ns,
-        started_ns=min(started, default=0),
+        started_ns=started_ns,
         ended_ns=max(ended, default=0),
         fidelity=Fidelity(form, tuple(missing)),
         processes=processes,
@@ -95,6 +99,7 @@ def recording_of(
         suppressed=suppressed + len(stalls) - len(longest),
         complete=not source.torn,
         notes=tuple(notes),
+        started_wall_s=started_ns / 1e9 if started_ns > UNIX_NS else None,
     )
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from stallscope.recording.nouns import Fidelity, Recording
 
+SAME_CLOCK_S = 1.0
+"""Clocks whose origins are closer are one: those of two machines began when each was started."""
+
 
 def merged(recordings: Sequence[Recording]) -> Recording:
     """All loops and stalls of one or more recordings, numbered anew; one recording is returned as it is.
@@ -41,8 +44,18 @@ def merged(recordings: Sequence[Recording]) -> Recording:
         call_sites=tuple(site for one in numbered for site in one.call_sites),
         recorder=_common((one.recorder for one in recordings), "several"),
         counted_calls=_counted_by_all([one.counted_calls for one in recordings]),
+        started_wall_s=_wall_s(recordings, started_ns),
         executors=tuple(pool for one in numbered for pool in one.executors),
     )
+
+
+def _wall_s(recordings: Sequence[Recording], started_ns: int) -> float | None:
+    """The time of day at the merged start, where all have the same clock."""
+    origins = [None if one.started_wall_s is None else one.started_wall_s - one.started_ns / 1e9 for one in recordings]
+    known = [origin for origin in origins if origin is not None]
+    if len(known) < len(origins) or max(known) - min(known) > SAME_CLOCK_S:
+        return None
+    return known[0] + started_ns / 1e9
 
 
 def _span(recordings: Iterable[Recording]) -> tuple[int, int]:

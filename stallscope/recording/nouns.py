@@ -167,6 +167,15 @@ class CoarseHistogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """The iterations of a stretch of a loop's life."""
+
+    from_ns: int
+    to_ns: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """One event loop: a thread that waits, and what its iterations were."""
 
@@ -189,6 +198,9 @@ class Loop:
     """Used instead of ``counts``, which is empty then, when the source has only coarse buckets."""
     cpu_ns: int | None = None
     """CPU time of its thread while it was watched, to about 0.1 s."""
+    intervals: tuple[Interval, ...] = ()
+    """``counts`` in the order of time, without a gap from ``opened_ns`` to ``last_ns``; empty unless they were asked
+    for, and when the source keeps none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,5 +310,7 @@ class Recording:
     """The version of stallscope that measured; empty when unknown, and for foreign traces."""
     counted_calls: frozenset[str] | None = None
     """Names of the calls that are in ``call_sites`` wherever an iteration makes them; ``None`` when unknown."""
+    started_wall_s: float | None = None
+    """``started_ns`` in seconds since 1970-01-01 UTC; ``None`` when unknown."""
     executors: tuple[Executor, ...] = ()
     """Thread pools; empty when no look met one, and when the source cannot see them."""

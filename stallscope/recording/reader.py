@@ -10,6 +10,8 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -28,6 +30,7 @@ from stallscope.recording.nouns import (
     Handler,
     HandlerCounts,
     HandlerTime,
+    Interval,
     Loop,
     Missing,
     Process,
@@ -45,20 +48,23 @@ Stacks = dict[int | None, Stack]
 Calls = dict[int, Call]
 
 MAGIC = b"SQLite format 3\0"
+INTERVAL_S = 60
+"""Fast iterations are kept by the minute, so that no shorter interval holds all of its own."""
 BUSY_S = 5.0
 """Patience with a recorder that is just closing the file."""
 
 
-def read(path: Path) -> Recording:
+def read(path: Path, *, intervals: bool = False) -> Recording:
     """Everything in one ``.stall`` file, also while it is being recorded or after a crash.
 
+    The histograms by the minute as well where `intervals` is set: an hour of many loops has thousands of them.
     Raises UnreadableInput for whatever is not a whole recording of this format.
     """
     try:
         _require_database(path)
         with _opened(path) as db, _garbage_collector_resting():
             _require_format(db, path)
-            return _recording(db, path)
+            return _recording(db, path, intervals)
     except OSError as error:
         raise UnreadableInput(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (sqlite3.DatabaseError, LookupError, TypeError, ValueError) as error:
@@ -173,9 +179,9 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
     return db
 
 
-def _recording(db: sqlite3.Connection, path: Path) -> Recording:
-    columns = "source, threshold_ns, started_ns, last_ns, ended_ns, suppressed, level"
-    source, threshold_ns, started_ns, last_ns, ended_ns, suppressed, level = db.execute(
+def _recording(db: sqlite3.Connection, path: Path, intervals: bool) -> Recording:
+    columns = "source, threshold_ns, started_ns, started_wall_s, last_ns, ended_ns, suppressed, level"
+    source, threshold_ns, started_ns, started_wall_s, last_ns, ended_ns, suppressed, level = db.execute(
         f"SELECT {columns} FROM recording"
     ).fetchone()
     handlers = {row[0]: Handler(*row[1:]) for row in db.execute("SELECT id, name, file, line FROM handler")}
@@ -188,7 +194,7 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
         ended_ns=last_ns if ended_ns is None else ended_ns,
         fidelity=Fidelity(level, missing),
         processes=tuple(Process(*row) for row in db.execute("SELECT * FROM process ORDER BY id")),
-        loops=tuple(_loops(db)),
+        loops=tuple(_with_intervals(db, _loops(db), started_ns) if intervals else _loops(db)),
         handlers=tuple(_handler_counts(db, handlers)),
         stalls=tuple(_stalls(db, handlers)),
         suppressed=suppressed,
@@ -197,6 +203,7 @@ def _recording(db: sqlite3.Connection, path: Path) -> Recording:
         call_sites=tuple(_call_sites(db, handlers)),
         recorder=(recorder := _recorder(db)),
         counted_calls=_counted_calls(db) if recorder else None,
+        started_wall_s=started_wall_s or None,
         executors=tuple(_executors(db)),
     )
 
@@ -211,6 +218,19 @@ def _loops(db: sqlite3.Connection) -> Iterator[Loop]:
     for loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, zero_waits, cpu_ns in db.execute(query):
         own, coarser = counts.get(loop_id, {}), coarse.get(loop_id)
         yield Loop(loop_id, process_id, pid, tid, kind, name, opened_ns, last_ns, own, zero_waits, coarser, cpu_ns)
+
+
+def _with_intervals(db: sqlite3.Connection, loops: Iterable[Loop], started_ns: int) -> Iterator[Loop]:
+    query = f"SELECT loop, interval / {INTERVAL_S}, bucket, sum(count) FROM histogram GROUP BY 1, 2, 3"
+    by_loop: defaultdict[int, defaultdict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+    for loop_id, number, bucket, count in db.execute(query):
+        by_loop[loop_id][number][bucket] = count
+    for loop in loops:
+        ends = {number: started_ns + (number + 1) * INTERVAL_S * 1_000_000_000 for number in sorted(by_loop[loop.id])}
+        inner = [min(max(end, loop.opened_ns), loop.last_ns) for end in list(ends.values())[:-1]]
+        edges = pairwise((loop.opened_ns, *inner, loop.last_ns))
+        counts = (by_loop[loop.id][number] for number in ends)
+        yield replace(loop, intervals=tuple(Interval(*edge, own) for edge, own in zip(edges, counts, strict=False)))
 
 
 def _coarse(db: sqlite3.Connection) -> dict[int, CoarseHistogram]:

@@ -10,9 +10,6 @@ from stallscope.recording.file import RecordingStopped
 from stallscope.recording.nouns import Recording
 from stallscope.recording.writer import Writer
 
-_UNIX_NS = 10**18
-"""A clock that shows more than this counts from 1970 (in 2001 it did); monotonic clocks count from the boot."""
-
 
 def save(recording: Recording, path: Path, *, force: bool = False, command: str = "") -> None:
     """Write all of a recording to a new ``.stall`` file.
@@ -24,7 +21,7 @@ def save(recording: Recording, path: Path, *, force: bool = False, command: str 
         source=recording.source,
         threshold_ns=recording.threshold_ns,
         started_ns=recording.started_ns,
-        started_wall_s=recording.started_ns / 1e9 if recording.started_ns > _UNIX_NS else 0.0,
+        started_wall_s=recording.started_wall_s or 0.0,
         force=force,
         command=command,
     )
