@@ -74,6 +74,8 @@ def export(
     lost = 0 if to == "hlog" else _without_details(findings)
     if lost:
         say(f"{count(lost, 'stall')} more were counted, but the recording has no details of them")
+    elif to == "hlog" and any(one.loop.coarse for one in findings.loops):
+        say("the source has coarse buckets: each iteration is as long as the middle of its own")
     elif to != "hlog" and not findings.stalls:
         say(f"no stall of {duration(findings.threshold_ns)} or more")
 

@@ -49,7 +49,9 @@ def emit(text: str) -> None:
         emit(text.encode(encoding, "replace").decode(encoding))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise UnreadableInput(f"cannot write to stdout: {(error.strerror or str(error)).lower()}; it is cut") from error
+        raise UnreadableInput(
+            f"cannot write to stdout: {(error.strerror or str(error)).lower()}; what is there is cut short"
+        ) from error
 
 
 def screen() -> tuple[int, bool]:

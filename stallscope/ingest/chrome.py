@@ -2,6 +2,7 @@
 
 A thread's iterations are what lies between its waits where it has spans of a selector (viztracer: `select.epoll.poll`,
 `EpollSelector.select`), and otherwise its `RunTask` spans, which are a browser's turns.  Other threads ran no loop.
+What `stallscope export` wrote holds stalls alone.
 Form: "Trace Event Format" (the Chromium project): complete events `X`, pairs `B`/`E`; `ts` and `dur` in microseconds.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 from stallscope.agent.layout import bucket_of
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.source import Source
-from stallscope.ingest.verdicts import plural, process_of, recording_of
+from stallscope.ingest.verdicts import NO_ITERATIONS, loop_of, plural, process_of, recording_of
 from stallscope.recording.nouns import Handler, HandlerTime, Loop, Missing, Recording, Stall
 
 SELECT = re.compile(r"^\w*Selector\.select\b|^select \(.*selectors\.py")
@@ -28,6 +29,8 @@ TURN = re.compile(r"^(?:ThreadControllerImpl::)?RunTask$|^(?:Message ?Loop|TaskQ
 MACHINERY = re.compile(
     r"asyncio/|/asyncio|selectors\.py|^builtins?\.|Context\.run|_contextvars|^FunctionCall$|^RunTask$"
 )
+STALL = "stallscope,stall"
+"""The category of a stall in our own exports; its name is the handler's."""
 PLACE = re.compile(r"^(.*?) \((.*):(\d{1,7})\)$")
 HANDLERS_KEPT = 16
 LONGEST_US = 1e15
@@ -36,6 +39,7 @@ ENDS_TRIED = 8
 BREAKS_OFF = "the trace breaks off: what follows is missing"
 KERNEL_TIDS = 1 << 22
 """No kernel thread has a greater number (PID_MAX_LIMIT in linux/threads.h)."""
+EXPORTED = Missing("calls, resources and causes", "of an export they are not read: analyze the recording itself")
 NO_CALLS = Missing("calls, resources and causes", "the trace holds functions, not system calls")
 
 
@@ -54,6 +58,7 @@ class Lane:
 
     slices: list[Slice] = field(default_factory=list)
     begun: list[tuple[int, str]] = field(default_factory=list)
+    stalls: list[Slice] = field(default_factory=list)
     name: str = ""
 
     def waits(self) -> bool:
@@ -76,7 +81,10 @@ def read(source: Source, threshold_ns: int) -> Recording:
     for (pid, tid), lane in sorted(lanes.items()):
         lane.slices.sort()
         turns = list(_turns(lane.slices))
-        if turns:
+        if lane.stalls:
+            loops.append(loop_of(len(loops) + 1, tid, "chrome", lane.name or f"thread {tid}"))
+            stalls.extend(_exported(len(loops), lane.stalls))
+        elif turns:
             loops.append(_loop(len(loops) + 1, pid, tid, lane, turns))
             stalls.extend(_stalls(len(loops), lane.slices, turns, threshold_ns))
         else:
@@ -91,7 +99,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
         loops=loops,
         processes=[process_of(loop.id, loop.pid, loop.name, loop.opened_ns, loop.last_ns) for loop in loops],
         stalls=stalls,
-        missing=[NO_CALLS],
+        missing=[EXPORTED, NO_ITERATIONS] if any(lane.stalls for lane in lanes.values()) else [NO_CALLS],
         notes=notes,
     )
 
@@ -154,7 +162,8 @@ def _take(event: dict[str, Any], lanes: dict[tuple[int, int], Lane]) -> None:
             lane.name = str(event["args"]["name"])[:100]
     elif phase == "X":
         start_ns = _ns(event["ts"])
-        lane.slices.append(Slice(start_ns, start_ns + _ns(event["dur"]), str(event["name"])))
+        into = lane.stalls if event.get("cat") == STALL else lane.slices
+        into.append(Slice(start_ns, start_ns + _ns(event["dur"]), str(event["name"])))
     elif phase == "B":
         lane.begun.append((_ns(event["ts"]), str(event["name"])))
     elif lane.begun:
@@ -216,6 +225,13 @@ def _stalls(number: int, slices: list[Slice], turns: list[tuple[int, int]], thre
             if one.end_ns <= ended_ns and not MACHINERY.search(one.name):
                 inside.append(one)
         yield Stall(number, began_ns, ended_ns - began_ns, handlers=_handlers(inside))
+
+
+def _exported(number: int, stalls: list[Slice]) -> Iterator[Stall]:
+    for one in stalls:
+        duration_ns = one.end_ns - one.start_ns
+        handlers = () if one.name == "stall" else (HandlerTime(Handler(one.name), 1, duration_ns),)
+        yield Stall(number, one.start_ns, duration_ns, handlers=handlers)
 
 
 def _handlers(slices: list[Slice]) -> tuple[HandlerTime, ...]:

@@ -19,6 +19,9 @@ from stallscope.report.json_values import Json, by_cause
 from stallscope.report.stall_parts import call_text, frames, heaviest, in_time, resource_of
 from stallscope.report.words import duration
 
+STALL = "stallscope,stall"
+"""Its category: what ``stallscope.ingest.chrome`` knows our own exports by."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
@@ -88,7 +91,7 @@ def _whole(one: StallFindings) -> _Slice:
     }
     known = {name: value for name, value in arguments.items() if value}
     end_ns = stall.start_ns + stall.duration_ns
-    return _Slice(stall.start_ns, end_ns, one.handler.name if one.handler else "stall", "stall", known)
+    return _Slice(stall.start_ns, end_ns, one.handler.name if one.handler else "stall", STALL, known)
 
 
 def _sum(call: TimedCall) -> str:
