@@ -73,7 +73,7 @@ def export(
         say(f"wrote {output}: {FORMATS[to]}")
     lost = 0 if to == "hlog" else _without_details(findings)
     if lost:
-        say(f"{count(lost, 'stall')} more were counted, but the recording has no details of them")
+        say(f"left out, since the recording has their number and no details: {count(lost, 'stall')}")
     elif to == "hlog" and any(one.loop.coarse for one in findings.loops):
         say("the source has coarse buckets: each iteration is as long as the middle of its own")
     elif to != "hlog" and not findings.stalls:
