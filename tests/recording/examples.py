@@ -27,6 +27,7 @@ from stallscope.recording.nouns import (
 from stallscope.recording.writer import SECOND_NS, Writer
 
 STARTED_NS = 5_000 * SECOND_NS
+STARTED_WALL_S = 1_700_000_000.25
 THRESHOLD_NS = 10_000_000
 
 LOG = Handler("Server.handle", "/srv/server.py", 40)
@@ -85,6 +86,7 @@ EVERYTHING = Recording(
     stalls=(STALL, HUNG),
     suppressed=12,
     notes=("the first", "the second"),
+    started_wall_s=STARTED_WALL_S,
     call_sites=(SITE, CallSite(2, LOG, WRITE, STACK, 1, 2, 2), CallSite(2, None, Call("stat"), (), 3, 9, 4)),
     recorder="0.0.9",
     counted_calls=frozenset({"openat", "write"}),
@@ -98,7 +100,7 @@ def new_writer(path: Path, *, force: bool = False) -> Writer:
         source="stallscope",
         threshold_ns=THRESHOLD_NS,
         started_ns=STARTED_NS,
-        started_wall_s=1_700_000_000.25,
+        started_wall_s=STARTED_WALL_S,
         force=force,
     )
 
