@@ -138,6 +138,23 @@ def test_a_recording_answers_the_sql_shown(recorded: Path) -> None:
     assert all(count > 0 for _, count in rows)
 
 
+def test_the_export_shown_is_what_export_prints(recorded: Path) -> None:
+    (block,) = [block for block in _blocks("console") if "stallscope export" in block]
+    command, heading, *shown = block[2:].splitlines()
+    finished = _run(command.partition(" | head")[0], recorded)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    printed = finished.stdout.splitlines()
+    assert printed[0] == heading
+    assert {line.split(",", 3)[3] for line in shown} <= {line.split(",", 3)[3] for line in printed}
+
+
+def test_the_commands_for_exports_run(recorded: Path) -> None:
+    (block,) = [block for block in _blocks("sh") if "stallscope export" in block]
+    for command in block.strip().splitlines():
+        assert _run(command, recorded).returncode == 0, command
+        assert (recorded / command.partition("  #")[0].split()[-1]).stat().st_size > 100
+
+
 @pytest.mark.parametrize("line", [line for block in _blocks("sh")[2:3] for line in block.strip().splitlines()])
 def test_usage_lines_name_real_options(line: str) -> None:
     words = shlex.split(line.split("  #")[0])

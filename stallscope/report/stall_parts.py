@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from stallscope.analysis.findings import Findings, StallFindings
 from stallscope.analysis.ledger import Slice
 from stallscope.analysis.resources import plain
@@ -35,5 +37,6 @@ def frames(stack: Stack) -> list[str]:
     return [_frame(one) for one in within_handler(stack) if owner(one.file) != "agent"]
 
 
+@lru_cache(maxsize=4096)
 def _frame(one: Frame) -> str:
     return f"{one.function} ({place(one.file, one.line)})" if one.file else one.function
