@@ -52,9 +52,7 @@ def export(
     """
     from stallscope.analysis.examine import examine
     from stallscope.cli.inputs import read_inputs
-    from stallscope.cli.output import emit, say
     from stallscope.cli.units import parse_duration_ns
-    from stallscope.report.words import count, duration
 
     render = _renderer(to)
     if output is not None:
@@ -63,20 +61,32 @@ def export(
     recording = read_inputs(files, format=format, threshold_ns=threshold_ns, intervals=to == "hlog")
     findings = _of_loop(examine(recording, threshold_ns), loop)
     _require_content(findings, to)
-    text = render(findings)
-    if output is None:
-        emit(text)
-    else:
+    _write(render(findings), to, output)
+    _tell_what_is_lost(findings, to)
+
+
+def _write(text: str, to: str, output: Path | None) -> None:
+    from stallscope.cli.output import emit, say
+
+    if output is not None:
         from stallscope.cli.gate_outputs import write_text
 
         write_text(output, text)
         say(f"wrote {output}: {FORMATS[to]}")
-    lost = 0 if to == "hlog" else _without_details(findings)
-    if lost:
+    elif text:  # an empty line is no folded stack
+        emit(text)
+
+
+def _tell_what_is_lost(findings: Findings, to: str) -> None:
+    from stallscope.cli.output import say
+    from stallscope.report.words import count, duration
+
+    if to == "hlog":
+        if any(one.loop.coarse for one in findings.loops):
+            say("the source has coarse buckets: each iteration is as long as the middle of its own")
+    elif lost := _without_details(findings):
         say(f"left out, since the recording has their number and no details: {count(lost, 'stall')}")
-    elif to == "hlog" and any(one.loop.coarse for one in findings.loops):
-        say("the source has coarse buckets: each iteration is as long as the middle of its own")
-    elif to != "hlog" and not findings.stalls:
+    elif not findings.stalls:
         say(f"no stall of {duration(findings.threshold_ns)} or more")
 
 
@@ -93,9 +103,10 @@ def _require_free(output: Path, files: list[Path], *, force: bool) -> None:
     """Refuse what would be overwritten, before a long trace is read; devices and pipes cannot be."""
     from stallscope.errors import UnreadableInput
 
-    if os.path.lexists(output) and any(file.exists() and file.samefile(output) for file in files if output.exists()):
+    if output.exists() and any(file.exists() and file.samefile(output) for file in files):
         raise UnreadableInput(f"{output} is what is to be exported; give another name with -o")
-    if os.path.lexists(output) and not force and (output.is_file() or not output.exists()):
+    replaceable = output.is_file() or not output.exists()
+    if os.path.lexists(output) and replaceable and not force:
         raise UnreadableInput(f"{output} exists already; give another name, or --force to replace it")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from stallscope.analysis.findings import Findings, StallFindings
 from stallscope.analysis.sites import bare, location
-from stallscope.recording.nouns import Stack, Stall, TimedCall
+from stallscope.recording.nouns import Loop, Stack, Stall, TimedCall
 from stallscope.report.json_values import Json, by_cause
 from stallscope.report.stall_parts import call_text, frames, heaviest, in_time, resource_of
 from stallscope.report.words import duration
@@ -57,14 +57,14 @@ def _names(findings: Findings) -> Iterator[Json]:
     thread 0, where the source knows none, is the idle thread to Perfetto."""
     loops = sorted((one.loop for one in findings.loops), key=lambda loop: loop.id)
     programs = {process.id: process.program for process in findings.recording.processes}
-    for process_id, pid in {loop.process_id: loop.pid for loop in loops}.items():
-        yield _metadata("process_name", process_id, 0, f"{programs.get(process_id, '')} (pid {pid})")
+    for loop in {loop.process_id: loop for loop in loops}.values():
+        yield _metadata("process_name", loop, f"{programs.get(loop.process_id, '')} (pid {loop.pid})")
     for loop in loops:
-        yield _metadata("thread_name", loop.process_id, loop.id, f"loop {loop.id}: {loop.kind} {loop.name}")
+        yield _metadata("thread_name", loop, f"loop {loop.id}: {loop.kind} {loop.name}")
 
 
-def _metadata(what: str, pid: int, tid: int, name: str) -> Json:
-    return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": {"name": name.strip()}}
+def _metadata(what: str, loop: Loop, name: str) -> Json:
+    return {"ph": "M", "pid": loop.process_id, "tid": loop.id, "name": what, "args": {"name": name.strip()}}
 
 
 def _events(findings: Findings) -> Iterator[Json]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from io import StringIO
 
 from stallscope.analysis.findings import Findings, StallFindings
 from stallscope.analysis.sites import location
 from stallscope.recording.nouns import Recording
 from stallscope.report.json_values import milliseconds, seconds
-from stallscope.report.stall_parts import heaviest, in_time, resource_of
+from stallscope.report.stall_parts import heaviest, in_time, resource_of, time_of_day
 
 COLUMNS = (
     "time",  # UTC; empty where the recording does not know it
@@ -64,7 +63,5 @@ def _blame(one: StallFindings) -> tuple[object, ...]:
 
 
 def _time(recording: Recording, at_ns: int) -> str:
-    if recording.started_wall_s is None:
-        return ""
-    wall_s = recording.started_wall_s + (at_ns - recording.started_ns) / 1e9
-    return f"{datetime.fromtimestamp(wall_s, timezone.utc):%Y-%m-%dT%H:%M:%S.%fZ}"
+    moment = time_of_day(recording, at_ns)
+    return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}" if moment else ""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 
 from stallscope.analysis.findings import Findings, LoopFindings
 from stallscope.analysis.lengths import Lengths, lengths, percentile_histogram
 from stallscope.recording.nouns import Interval, Loop, Stall
+from stallscope.report.stall_parts import time_of_day
 
 LEGEND = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
 
@@ -41,11 +41,9 @@ def _head(findings: Findings) -> Iterator[str]:
     recording = findings.recording
     yield f"#[Iterations of event loops, in ns, exported by stallscope from {' '.join(recording.path.split())}]"
     yield "#[Histogram log format version 1.3]"
-    if recording.started_wall_s is not None:
-        wall_s = recording.started_wall_s
-        told = datetime.fromtimestamp(wall_s, timezone.utc).isoformat(" ")
-        yield f"#[BaseTime: {wall_s:.6f} (seconds since epoch)]"
-        yield f"#[StartTime: {wall_s:.6f} (seconds since epoch), {told}]"
+    if started := time_of_day(recording, recording.started_ns):
+        yield f"#[BaseTime: {started.timestamp():.6f} (seconds since epoch)]"
+        yield f"#[StartTime: {started.timestamp():.6f} (seconds since epoch), {started.isoformat(' ')}]"
     yield LEGEND
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from functools import lru_cache
 
 from stallscope.analysis.findings import Findings, StallFindings
 from stallscope.analysis.ledger import Slice
 from stallscope.analysis.resources import plain
 from stallscope.analysis.sites import owner, within_handler
-from stallscope.recording.nouns import Call, Frame, Stack
+from stallscope.recording.nouns import Call, Frame, Recording, Stack
 from stallscope.report.words import place
 
 
@@ -30,6 +31,16 @@ def resource_of(call: Call | None) -> str:
 def call_text(call: Call) -> str:
     """A call with what it touched: ``openat /data/7.bin``."""
     return f"{call.name} {resource_of(call)}".rstrip()
+
+
+def time_of_day(recording: Recording, at_ns: int) -> datetime | None:
+    """The UTC of a moment of a recording; None where that is unknown, or nonsense."""
+    if recording.started_wall_s is None:
+        return None
+    try:
+        return datetime.fromtimestamp(recording.started_wall_s + (at_ns - recording.started_ns) / 1e9, timezone.utc)
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999, say: a trace may claim anything
+        return None
 
 
 def frames(stack: Stack) -> list[str]:

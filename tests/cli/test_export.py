@@ -191,6 +191,22 @@ def test_foreign_traces_are_exported_directly() -> None:
     assert done.stderr == ""
 
 
+def test_what_analyze_saved_is_exported_like_the_trace_itself(tmp_path: Path) -> None:
+    trace = TRACES / "nginx.strace.txt"
+    save = [sys.executable, "-m", "stallscope", "analyze", str(trace), "--save", str(tmp_path / "x.stall")]
+    subprocess.run(save, capture_output=True, check=True)
+    for form in ("csv", "folded"):
+        assert export(tmp_path / "x.stall", "--to", form).stdout == export(trace, "--to", form).stdout
+    (tmp_path / "x.hlog").write_text(export(tmp_path / "x.stall", "--to", "hlog").stdout)
+    own, back = analyzed(trace), analyzed(tmp_path / "x.hlog")
+    assert (own["log2"], own["wall_s"]) == (back["log2"], pytest.approx(back["wall_s"], abs=0.002))
+
+
+def test_without_a_stall_there_is_no_folded_stack(two_loops: Path) -> None:
+    done = export(two_loops, "--to", "folded", "--loop", "2")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_coarse_buckets_are_told() -> None:
     done = export(TRACES / "../dropbox_funclatency.txt", "--to", "hlog")
     assert done.returncode == 0

@@ -80,6 +80,13 @@ def test_csv_has_a_row_a_stall_in_the_order_of_time() -> None:
     assert (rows[0]["handler"], rows[0]["cause"], rows[0]["call"], rows[0]["line"]) == ("", "unexplained", "", "")
 
 
+@pytest.mark.parametrize("wall_s", [1e300, 1e12, float("nan")])
+def test_a_time_of_day_that_is_nonsense_is_left_out(wall_s: float) -> None:
+    findings = examine(replace(stalled(), started_wall_s=wall_s))
+    assert {row["time"] for row in csv.DictReader(export_csv.render(findings).splitlines())} == {""}
+    assert "BaseTime" not in export_hlog.render(findings)
+
+
 def test_csv_quotes_what_has_to_be_and_leaves_the_unknown_empty() -> None:
     name = 'a "b",\nc.bin'
     made = recording([blocked(50 * MS, path("read", name), stack(20))])
@@ -98,7 +105,7 @@ def test_a_chrome_trace_names_its_tracks_and_nests_its_spans() -> None:
         (event["name"], event["pid"], event["tid"]): event["args"]["name"] for event in found if event["ph"] == "M"
     }
     assert names == {
-        ("process_name", 1, 0): "python server.py (pid 100)",
+        ("process_name", 1, 1): "python server.py (pid 100)",
         ("thread_name", 1, 1): "loop 1: asyncio MainThread",
     }
     unknown, stall, *inner = [event for event in found if event["ph"] == "X"]
