@@ -59,8 +59,8 @@ def steps(tasks: int, each: int) -> dict[str, float]:
 class _Hopping(asyncio.BufferedProtocol):
     """Says back what it is told, until there were enough messages.
 
-    Into a buffer of its own: asyncio's, of 256 KiB for each message, is mapped and unmapped each time, which takes three
-    quarters of a message's time and varies.
+    Into a buffer of its own: asyncio's, of 256 KiB for each message, is mapped and unmapped each time, which can take
+    three quarters of a message's time.
     """
 
     def __init__(self, left: list[int], over: asyncio.Future[None]) -> None:
