@@ -34,7 +34,8 @@ def export(
     ],
     to: Annotated[str, typer.Option(metavar="hlog|chrome|folded|csv", help="What to write.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT", help="Where to write it, instead of stdout.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Where to write it; stdout by default, and for -."),
     ] = None,
     loop: Annotated[int | None, typer.Option(metavar="N", help="One loop alone, by its number in the report.")] = None,
     threshold: Annotated[
@@ -55,6 +56,8 @@ def export(
     from stallscope.cli.units import parse_duration_ns
 
     render = _renderer(to)
+    if output == Path("-"):
+        output = None
     if output is not None:
         _require_free(output, files, force=force)
     threshold_ns = None if threshold is None else parse_duration_ns(threshold)

@@ -120,6 +120,12 @@ def test_a_file_is_the_same_as_stdout(form: str, recorded: Path, tmp_path: Path)
         assert file.read().encode() == running.stdout.read()
 
 
+def test_a_dash_is_stdout(recorded: Path, tmp_path: Path) -> None:
+    asked = export(recorded, "--to", "csv", "-o", "-", cwd=tmp_path)
+    assert asked.stdout == export(recorded, "--to", "csv").stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_overwritten_unasked(recorded: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("precious")
     done = export(recorded, "--to", "csv", "-o", tmp_path / "out")
