@@ -23,6 +23,9 @@ from stallscope.recording.nouns import Missing
 FEWEST_HITS = 2
 LEAST_EXPECTED = 1.0
 """Calls that a baseline must have had room for, by the work that it did, before it says that a site is new."""
+LEAST_WORK = 1_600
+"""Short calls of handlers are counted one in sixteen, as so many: a hundred drawn are told to a tenth.  Of fewer, the
+iterations tell more: two sessions of the same dozen calls counted 2 and 34."""
 NEW_P = 0.01
 """Where calls come at random or are drawn: the chance that all of a site's calls fell into the current runs."""
 PRESENT_P, PRESENT_RUNS = 0.05, 3
@@ -182,9 +185,9 @@ def _medians(several: Sequence[Facts]) -> dict[str, float]:
 
 def _room(current: Sequence[Facts], baseline: Sequence[Facts]) -> float:
     """How much work the baseline did for each unit of the current runs'; 1 where that is not known."""
-    for measure in ("work", "iterations"):
+    for measure, least in (("work", LEAST_WORK), ("iterations", 1)):
         now, then = (sum(getattr(one, measure) for one in side) for side in (current, baseline))
-        if now and then:
+        if min(now, then) >= least:
             return float(then / now)
     return 1.0
 

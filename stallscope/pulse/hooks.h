@@ -55,6 +55,8 @@ static inline intptr_t with_size(int fd, unsigned size)
 
 /* --- those that are written out by hand: special.c ------------------------------------------------- */
 
+#pragma GCC visibility push(hidden)  /* also where a test makes all the rest visible: the table needs no symbols */
+
 int hook_open(const char *path, int flags, ...);
 int hook_openat(int at, const char *path, int flags, ...);
 int hook_fcntl(int fd, int command, ...);
@@ -69,5 +71,7 @@ long hook_syscall(long number, ...);
 void *hook_dlopen(const char *path, int flags);
 void *hook_PyEval_SaveThread(void);
 void hook_PyEval_RestoreThread(void *state);
+
+#pragma GCC visibility pop
 
 #endif

@@ -48,6 +48,12 @@ def test_a_baseline_that_did_little_work_says_little() -> None:
     assert verdict([busy], [idle, facts(stalled(), work=1_000)]).failed
 
 
+def test_of_two_short_sessions_the_iterations_tell_how_much_they_did() -> None:
+    """Handler calls are drawn: of the same dozen of them one session counted 2 and the other 18."""
+    now, before = facts(run(sites=[*SITES, site(OPEN, hits=6)]), work=18), facts(stalled(), work=2)
+    assert verdict([now], [before]).failed
+
+
 @pytest.mark.parametrize(
     ("hits", "runs", "earlier", "outcome"),
     [
