@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from stallscope.errors import UnreadableInput
 
@@ -42,16 +42,20 @@ def emit(text: str) -> None:
         stream.write(text if text.endswith("\n") else text + "\n")
         stream.flush()
     except BrokenPipeError:
-        # The interpreter flushes stdout once more as it exits, and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop(stream)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
         emit(text.encode(encoding, "replace").decode(encoding))
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _drop(stream)
         raise UnreadableInput(
             f"cannot write to stdout: {(error.strerror or str(error)).lower()}; what is there is cut short"
         ) from error
+
+
+def _drop(stream: TextIO) -> None:
+    """The interpreter flushes stdout once more as it exits, and would complain there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def screen() -> tuple[int, bool]:

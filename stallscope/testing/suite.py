@@ -170,8 +170,9 @@ class Worker:
             return
         budget = self._suite.budget_of(item)
         limit_ns = budget.max_stall_ns
-        is_within = limit_ns is None or seen.at_most_ns <= limit_ns
-        long = Details() if is_within or limit_ns is None else self._aboard.details(seen, limit_ns)
+        long = Details()
+        if limit_ns is not None and seen.at_most_ns > limit_ns:
+            long = self._aboard.details(seen, limit_ns)
         if long.lacking:
             setattr(report, _KEY, (seen.longest_ns, seen.stalls, long.lacking))
             report.sections.append(("stallscope", f"{_stalls(long.lacking).strip()} over the budget: {NO_DETAILS}"))
