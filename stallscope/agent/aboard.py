@@ -27,7 +27,7 @@ from .watchdog import Ended, Watchdog
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional, Set
 
 
 class Agent:
@@ -163,6 +163,7 @@ class Agent:
             state = LoopState(loop_at, tid, ident, ref(loop), files)
             state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
+        self.opened.add(loop_at)
         self.pauses.install()
         self.watchdog.wake()
         return state
@@ -214,6 +215,7 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
+        self.opened: Set[int] = set()  # slots given to a loop, since whoever asks last put an empty set in its place
         self.nameless: Dict[int, int] = {}  # slots of loops that are not named yet, and since when they are known, ns
         self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None

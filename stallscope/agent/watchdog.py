@@ -74,7 +74,9 @@ class Watchdog:
         self._memory = agent.memory
         self._quarter_ns = agent.quarter_ns
         self._period_ns = max(agent.quarter_ns, _SHORTEST_PERIOD_NS)
-        self._calm_ns = agent.threshold_ns if agent.config.get("standing") else self._period_ns
+        standing = agent.config.get("standing")
+        self._calm_ns = agent.threshold_ns if standing else self._period_ns
+        self._rest_share = 8 if standing else 32  # of its age; a test's stack is deep, and a sample takes 0.3 ms
         self._thread_runs = False
         self._work = allocate_lock()  # held while at work, so that shutdown does not cut a record in two
         self._second = 0
@@ -265,7 +267,8 @@ class Watchdog:
             spans.append(span)
         progress.last_facts = facts
         # Ever more rarely as it goes on: a hang of a minute is no reason for thousands of samples.
-        progress.due_ns = after + min((now - progress.started) // 32, 250_000_000) - self._period_ns // 2
+        rest_ns = min((now - progress.started) // self._rest_share, 250_000_000)
+        progress.due_ns = after + rest_ns - self._period_ns // 2
         if progress.handler is None:
             progress.handler = exact.handler_on(state, stack)
             progress.task = report.task_name(state)

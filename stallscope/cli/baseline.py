@@ -101,7 +101,7 @@ def _read(path: Path, project: Project) -> Baseline:
 
 def _write(path: Path, baseline: Baseline) -> None:
     """All of it or nothing: another build may read it."""
-    from stallscope.cli.gate_outputs import write_text
+    from stallscope.cli.write import write_text
     from stallscope.gate.baseline import text_of
 
     write_text(path, text_of(baseline))

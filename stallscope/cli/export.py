@@ -72,7 +72,7 @@ def _write(text: str, to: str, output: Path | None) -> None:
     from stallscope.cli.output import emit, say
 
     if output is not None:
-        from stallscope.cli.gate_outputs import write_text
+        from stallscope.cli.write import write_text
 
         write_text(output, text)
         say(f"wrote {output}: {FORMATS[to]}")

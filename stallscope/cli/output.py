@@ -29,7 +29,7 @@ def say_recorded(collector: Collector, path: Path, threshold: str) -> None:
 def counted(collector: Collector, threshold: str) -> str:
     """What was seen, in figures."""
     longest = f" (longest {collector.worst_ns / 1e6:.1f} ms)" if collector.worst_ns else ""
-    return f"{collector.iterations:,} iterations, {collector.stalls:,} stalls of {threshold} or more{longest}"
+    return f"{collector.counted} of {threshold} or more{longest}"
 
 
 def emit(text: str) -> None:

@@ -43,10 +43,7 @@ class Progress:
             say(f"no iteration of an asyncio loop so far{seen.foreign_loops}; watching on")
         if elapsed_s >= self._next_s:
             self._next_s = elapsed_s + self._every_s
-            self._print(
-                f"stallscope: {elapsed_s:.0f} s, {seen.iterations:,} iterations, {seen.stalls:,} stalls, "
-                f"worst {seen.worst_ns / 1e6:.1f} ms"
-            )
+            self._print(f"stallscope: {elapsed_s:.0f} s, {seen.counted}, worst {seen.worst_ns / 1e6:.1f} ms")
 
     def _print(self, line: str) -> None:
         shown, end = (f"\r{line}\x1b[K", "") if self._terminal else (line, "\n")

@@ -82,6 +82,12 @@ class Collector:
         return max((observed.worst_ns for observed in self.processes), default=0)
 
     @property
+    def counted(self) -> str:
+        """Iterations and stalls so far, in words."""
+        iterations, stalls = self.iterations, self.stalls
+        return f"{iterations:,} iteration{'s' * (iterations != 1)}, {stalls:,} stall{'s' * (stalls != 1)}"
+
+    @property
     def foreign_loops(self) -> str:
         """Names of the loops that only the pulse can see, for a closing sentence; empty without any."""
         names = sorted({name for observed in self.processes for name in observed.foreign})

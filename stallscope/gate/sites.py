@@ -137,38 +137,49 @@ def unqualified(place: Place) -> Place:
 
 def _computing(divided: Iterable[Divided], threshold_ns: int, relative: Relative) -> Iterator[Site]:
     """One for each stall of which one place computed half or more."""
+
+    def where(part: Slice) -> tuple[Place, Frame] | None:
+        at = location(part.stack) if part.cause in _COMPUTES else None
+        return None if at is None else (Place(relative(at.file), at.function, COMPUTING, ""), at)
+
     for stall, parts, own_ns in divided:
-        own: dict[Place, tuple[int, Slice, Frame]] = {}
-        for part in parts if own_ns >= threshold_ns else ():
-            where = location(part.stack) if part.cause in _COMPUTES else None
-            if where is not None:
-                place = Place(relative(where.file), where.function, COMPUTING, "")
-                before_ns, longest, line = own.get(place, (0, part, where))
-                own[place] = (before_ns + part.ns, *((part, where) if part.ns > longest.ns else (longest, line)))
-        for place, (ns, part, where) in own.items():
+        for place, (ns, part, at) in _by_place(parts if own_ns >= threshold_ns else (), where).items():
             if 2 * ns >= own_ns:
                 handler = handler_of(stall, part.stack)
-                yield Site(place, 1, ns, ns, where.line, Call(COMPUTING), part.stack, handler, True, 1)
+                yield Site(place, 1, ns, ns, at.line, Call(COMPUTING), part.stack, handler, True, 1)
 
 
 def _of_stalls(divided: Iterable[Divided], threshold_ns: int, relative: Relative) -> Iterator[Site]:
     """One for each stall and place; a place that took less than half a threshold of it may be there by chance."""
+
+    def where(part: Slice) -> tuple[Place, Frame] | None:
+        if part.call is None or part.cause not in _CALLS:
+            return None
+        at = _place_in_code(part.stack, part.call)
+        return None if at is None else (place_of(at, part.call, relative), at)
+
     for stall, parts, own_ns in divided:
-        own: dict[Place, tuple[int, Slice, Frame]] = {}
-        for part in parts:
-            if part.call is None or part.cause not in _CALLS:
-                continue
-            where = _place_in_code(part.stack, part.call)
-            if where is not None:
-                place = place_of(where, part.call, relative)
-                before_ns, longest, line = own.get(place, (0, part, where))
-                shown, at = (part, where) if part.ns > longest.ns else (longest, line)
-                own[place] = (before_ns + part.ns, shown, at)
-        for place, (ns, part, where) in own.items():
+        for place, (ns, part, at) in _by_place(parts, where).items():
             if 2 * ns >= threshold_ns and part.call is not None:
                 handler = handler_of(stall, part.stack)
                 stalls = int(own_ns >= threshold_ns and 2 * ns >= own_ns)
-                yield Site(place, 1, ns, ns, where.line, part.call, part.stack, handler, True, stalls)
+                yield Site(place, 1, ns, ns, at.line, part.call, part.stack, handler, True, stalls)
+
+
+def _by_place(
+    parts: Iterable[Slice], where: Callable[[Slice], tuple[Place, Frame] | None]
+) -> dict[Place, tuple[int, Slice, Frame]]:
+    """What each place took of one stall (ns), and the longest part of it."""
+    own: dict[Place, tuple[int, Slice, Frame]] = {}
+    for part in parts:
+        found = where(part)
+        if found is None:
+            continue
+        place, at = found
+        ns, longest, longest_at = own.get(place, (0, part, at))
+        shown = (part, at) if part.ns > longest.ns else (longest, longest_at)
+        own[place] = (ns + part.ns, *shown)
+    return own
 
 
 def _place_in_code(stack: Stack, call: Call) -> Frame | None:

@@ -33,7 +33,7 @@ PATIENCE_S = 2.0
 the watchdog from a CPU; after 0.2 s some had not come, and the test passed."""
 MOST_STALLS = 256
 """Held in memory; the agent gives details of 50 a second."""
-REST_S = 0.25
+REST_S = 1.0
 """Between two drains: a look at a test that stalled drains by itself."""
 _FLOOR = layout.bucket_of(FLOOR_NS)
 _OCTAVE = layout.SUB_BUCKETS * layout.CELL
@@ -116,6 +116,7 @@ class Aboard:
         self._lock = Lock()
         self._over = Event()
         self._counts: dict[int, bytes] = {}
+        self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
         self._pid = os.getpid()
@@ -195,19 +196,26 @@ class Aboard:
 
     def _fresh_counts(self) -> Counter[int]:
         """The buckets that grew, from a millisecond on, and by how much."""
-        memory, fresh = self._agent.memory, Counter[int]()
-        for slot in range(min(memory.cells[layout.H_LOOPS], layout.LOOPS)):
-            at = layout.LOOPS_AT + slot * layout.LOOP_BYTES + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
-            now = bytes(memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
-            before = self._counts.get(slot, bytes(len(now)))
+        fresh = Counter[int]()
+        for loop_at in self._ran():
+            at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
+            now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
+            before = self._counts.get(loop_at) or bytes(len(now))
             if now == before:
                 continue
-            self._counts[slot] = now
+            self._counts[loop_at] = now
             for at in range(0, len(now), _OCTAVE):
                 if now[at : at + _OCTAVE] != before[at : at + _OCTAVE]:
                     for bucket, more in _grown(now, before, at):
                         fresh[bucket] += more
         return fresh
+
+    def _ran(self) -> set[int]:
+        """The slots of the loops that may have run since the last look: in most phases of a test there is none."""
+        opened, self._agent.opened = self._agent.opened, set()
+        ran: set[int] = self._open | opened
+        self._open = {state.loop_at for state in list(self._agent.open_loops)}
+        return ran
 
 
 def _end_ns(stall: Stall) -> int:

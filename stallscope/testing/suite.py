@@ -199,7 +199,7 @@ class Worker:
         if collector.stopped:
             self._suite.said = collector.stopped
         elif not self._suite.hands_out:
-            counted = f"{collector.iterations:,} iterations, {collector.stalls:,} stalls{collector.foreign_loops}"
+            counted = f"{collector.counted}{collector.foreign_loops}"
             self._suite.said = f"{counted}, recorded in {self._settings.output}"
 
 

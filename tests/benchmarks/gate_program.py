@@ -1,9 +1,9 @@
 """The program of the gate's studies: a small server and its clients in one process; standard library only.
 
-``python gate_program.py SECONDS REGRESSION SIDECAR [count]`` works for so long, with one of `REGRESSIONS` built in.
-In SIDECAR (JSON) it leaves the latency of every request, which is what a benchmark of the server would compare; and
-with ``count`` what a recording by the agent alone cannot hold: every blocking call that was made inside an iteration,
-counted and timed where it was made, as the pulse does.
+``python gate_program.py SECONDS REQUESTS REGRESSION SIDECAR [count]`` works for so long, and on until it answered so
+many requests, with one of `REGRESSIONS` built in.  In SIDECAR (JSON) it leaves the latency of every request, which is
+what a benchmark of the server would compare; and with ``count`` what a recording by the agent alone cannot hold: every
+blocking call that was made inside an iteration, counted and timed where it was made, as the pulse does.
 """
 
 from __future__ import annotations
@@ -133,11 +133,11 @@ def spin(seconds: float) -> None:
         pass
 
 
-async def client(port: int, seed: int, until: float, latencies: list[int]) -> None:
+async def client(port: int, seed: int, until: float, requests: int, latencies: list[int]) -> None:
     """Asks one thing after another."""
     choose = random.Random(seed)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.monotonic() < until:
+    while time.monotonic() < until or len(latencies) < requests:
         begun = time.perf_counter_ns()
         writer.write(choose.choice((b"get\n", b"search\n", b"put\n", b"status\n", b"list\n")))
         await reader.readline()
@@ -145,20 +145,22 @@ async def client(port: int, seed: int, until: float, latencies: list[int]) -> No
     writer.close()
 
 
-async def serve(seconds: float, directory: str) -> list[int]:
+async def serve(seconds: float, requests: int, directory: str) -> list[int]:
     """The latencies of all requests, ns."""
     server = Server(directory)
     latencies: list[int] = []
     listening = await asyncio.start_server(server.connected, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     until = time.monotonic() + seconds
-    clients: list[Coroutine[Any, Any, None]] = [client(port, SEED + n, until, latencies) for n in range(CLIENTS)]
+    clients: list[Coroutine[Any, Any, None]] = [
+        client(port, SEED + n, until, requests, latencies) for n in range(CLIENTS)
+    ]
     await asyncio.gather(*clients)
     listening.close()
     return latencies
 
 
-def main(seconds: float, sidecar: str, count: bool) -> None:
+def main(seconds: float, requests: int, sidecar: str, count: bool) -> None:
     """Serve, and leave the sidecar."""
     calls = Calls()
     watched: tuple[tuple[Any, str, str, str], ...] = (
@@ -172,7 +174,7 @@ def main(seconds: float, sidecar: str, count: bool) -> None:
         calls.watch(owner, name, call, kind)
     cpu = time.thread_time()
     with tempfile.TemporaryDirectory() as directory:
-        latencies = asyncio.run(serve(seconds, directory))
+        latencies = asyncio.run(serve(seconds, requests, directory))
     cpu = time.thread_time() - cpu
     sites = [[call, kind, stack, totals] for (call, kind, *stack), totals in calls.sites.items()]
     with open(sidecar, "w", encoding="ascii") as file:
@@ -180,5 +182,5 @@ def main(seconds: float, sidecar: str, count: bool) -> None:
 
 
 if __name__ == "__main__":
-    regression = sys.argv[2]
-    main(float(sys.argv[1]), sys.argv[3], sys.argv[4:] == ["count"])
+    regression = sys.argv[3]
+    main(float(sys.argv[1]), int(sys.argv[2]), sys.argv[4], sys.argv[5:] == ["count"])

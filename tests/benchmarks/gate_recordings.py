@@ -24,13 +24,13 @@ def main() -> None:
     """Record what is not yet there."""
     options = _options()
     plan = [("none", n) for n in range(options.identical)]
-    plan += [(name, n) for name in REGRESSIONS if name != "none" for n in range(options.regressed)]
+    plan += [(name, n) for name in options.only if name != "none" for n in range(options.regressed)]
     drawn = random.Random(options.seed)
     drawn.shuffle(plan)
     for name, number in plan:
         stem = options.directory / f"{name}-{drawn.randrange(HOGS + 1)}-{number:03}"
         if not stem.with_suffix(".json").exists():
-            record(stem, name, int(stem.name.split("-")[1]), options.seconds, options.pulse)
+            record(stem, name, int(stem.name.split("-")[1]), options)
 
 
 def _options() -> argparse.Namespace:
@@ -38,7 +38,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--identical", type=int, default=400, help="runs without a regression")
     parser.add_argument("--regressed", type=int, default=60, help="runs of each regression")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each run")
+    parser.add_argument("--only", nargs="*", default=REGRESSIONS, help="of these regressions")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each run, at least")
+    parser.add_argument("--requests", type=int, default=0, help="answered in each run, at least: two iterations each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-pulse", dest="pulse", action="store_false", help="by the agent alone")
     options = parser.parse_args()
@@ -46,11 +48,12 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def record(stem: Path, regression: str, hogs: int, seconds: float, pulse: bool) -> None:
+def record(stem: Path, regression: str, hogs: int, asked: argparse.Namespace) -> None:
     """One recording, and the program's own account beside it (only if all went well)."""
     sidecar = stem.with_suffix(".json")
-    program = [PROGRAM, str(seconds), regression, str(sidecar)] + ([] if pulse else ["count"])
-    options = ["--force", "-o", str(stem.with_suffix(".stall")), "--pulse" if pulse else "--no-pulse"]
+    program = [PROGRAM, str(asked.seconds), str(asked.requests), regression, str(sidecar)]
+    program += [] if asked.pulse else ["count"]
+    options = ["--force", "-o", str(stem.with_suffix(".stall")), "--pulse" if asked.pulse else "--no-pulse"]
     with _hogs(hogs):
         done = subprocess.run(
             [sys.executable, "-m", "stallscope", "run", *options, *program], capture_output=True, text=True, check=False

@@ -48,6 +48,32 @@ aboard.finish()
     assert 30e6 <= duration_ns < 50e6
 
 
+def test_each_look_tells_what_a_loop_did_that_runs_on_in_another_thread(tmp_path: Path) -> None:
+    program = """
+import threading
+
+async def nothing():
+    pass
+
+loop = asyncio.new_event_loop()
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+
+def looked(stalls):
+    for work in [*(stall(0.02) for _ in range(stalls)), nothing()]:  # which begins when the stalls have ended
+        asyncio.run_coroutine_threadsafe(work, loop).result()
+    return aboard.look().stalls
+
+seen = [looked(1), looked(0), looked(2)]
+loop.call_soon_threadsafe(loop.stop)
+thread.join()
+loop.close()
+print(json.dumps([*seen, aboard.look().stalls, aboard.look().stalls]))
+aboard.finish()
+"""
+    assert told(program, tmp_path) == [1, 0, 2, 0, 0]
+
+
 def test_loops_come_and_go_without_opening_or_leaving_a_descriptor(tmp_path: Path) -> None:
     program = """
 opened = []
