@@ -185,11 +185,13 @@ KINDS: Dict[str, Kind] = {
     "stat, slow disk": Kind(stat_slow_file, _CALL, _STAT, resource="/slow/stat"),
     "read FIFO": Kind(read_fifo, _CALL, ["read"], resource="/fifo", request="fifo"),
     "write to pipe": Kind(write_pipe, _CALL, ["write"], resource="/full", request="drain"),
-    "logging": Kind(log, _CALL, ["write"], resource="/full", request="drain"),
+    "logging": Kind(log, _CALL, ["write"], resource="/full", request="drain", nature="waited"),
     "fsync": Kind(sync_file, _CALL, ["fsync"], resource="/dirty", request="dirty"),
     "time.sleep": Kind(sleep, _CALL, _SLEEP),
     "connect": Kind(connect, _CALL, ["connect"], resource=ADDRESS),
-    "connect, timeout": Kind(connect_within, _CALL, ["connect", "poll"], lines=(2, 2), resource=ADDRESS),
+    "connect, timeout": Kind(
+        connect_within, _CALL, ["connect", "poll"], lines=(2, 2), resource=ADDRESS, nature="waited"
+    ),
     "recv": Kind(receive, _CALL, ["recvfrom"], resource=ADDRESS, request="send"),
     "getaddrinfo": Kind(resolve, _CALL, ["getaddrinfo"], resource="slow.zoo.test"),
     "subprocess.run": Kind(run_child, _CALL, ["wait4", "waitid"], exact=False),
