@@ -23,8 +23,8 @@ def divided(spans: List[Span], stops: List[Stop], calls: List[ExactCall]) -> Lis
     A stop is (after, until, seen): the watchdog ran until ``after``, and again at ``seen``; between them the process
     was stopped, until ``until`` as a rule. For how long is what the thread did not spend otherwise, in all of the
     stall: the kernel counts a wait for a CPU when it is over, so that one look's counters are not enough. Right after
-    a stop all threads want the GIL and a CPU at once: such a wait for the GIL is mostly one for a CPU, and counted as
-    that. ``spans`` are settled.
+    a stop all threads want the GIL and a CPU at once: of such a wait for the GIL as much as all waits for a CPU took is
+    counted as one of these. ``spans`` are settled.
     """
     for stop in stops:
         after, seen = max(stop[0], spans[0].from_ns), min(stop[2], spans[-1].to_ns)
@@ -36,13 +36,16 @@ def divided(spans: List[Span], stops: List[Stop], calls: List[ExactCall]) -> Lis
 
 
 def _unspent(spans: List[Span], stop: Stop, calls: List[ExactCall]) -> int:
-    unspent = 0
+    calls = [call for call in calls if not _was_held_up(call, stop)]
+    unspent = gil_ns = delay_ns = 0
     for span in spans:
+        if span.facts.state == STOPPED:
+            continue
         idle = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
-        for call in calls:
-            idle -= 0 if _was_held_up(call, stop) or call.call[0] == "gil" else _overlap(call, span)
-        unspent += max(0, idle) if span.facts.state != STOPPED else 0
-    return unspent
+        unspent += max(0, idle - sum([_overlap(call, span) for call in calls if call.call[0] != "gil"]))
+        gil_ns += sum([_overlap(call, span) for call in calls if call.call[0] == "gil"])
+        delay_ns += span.run_delay_ns or 0
+    return max(0, unspent - max(0, gil_ns - delay_ns))
 
 
 def _overlap(call: ExactCall, span: Span) -> int:

@@ -98,3 +98,9 @@ def test_the_wait_for_the_gil_after_a_stop_does_not_shorten_it() -> None:
         (10, 90, STOPPED),
         (90, 100, "R"),
     ]
+
+
+def test_a_wait_for_the_gil_on_an_idle_machine_is_no_part_of_the_stop_before_it() -> None:
+    found = cut(span(cpu_ms=12, delay_ms=1), 5, 90, call(91, 98, name="gil"))
+    assert parts(found) == [(0, 9, "R"), (9, 90, STOPPED), (90, 100, "R")]
+    assert [one.cpu_ns for one in found] == [9 * MS, 0, 3 * MS]
