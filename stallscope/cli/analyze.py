@@ -9,27 +9,17 @@ from typing import Annotated
 
 import typer
 
+from stallscope.cli.options import Files, Format, Threshold
+
 
 def analyze(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...",
-            readable=False,  # not asked for here: our own words for it are better
-            help="Recordings (.stall), foreign traces, or - for stdin; several are merged.",
-        ),
-    ],
+    files: Files,
     json: Annotated[bool, typer.Option("--json", help="Print JSON (schema 1).")] = False,
     all_stalls: Annotated[
         bool, typer.Option("--all-stalls", help="List every stall, longest first (JSON: not the longest 100 alone).")
     ] = False,
-    threshold: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Judge stalls by this threshold (10ms, 1.5s), not by the recording's own."),
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Read a foreign trace as this format, not as what it looks like.")
-    ] = None,
+    threshold: Threshold = None,
+    format: Format = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Add the causes, every remedy, and who delayed whom.")
     ] = False,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stallscope.cli.options import Files, Format, Threshold
+
 if TYPE_CHECKING:
     from stallscope.analysis.findings import Findings
 
@@ -24,27 +26,15 @@ FORMATS = {
 
 
 def export(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...",
-            readable=False,  # not asked for here: our own words for it are better
-            help="Recordings (.stall), foreign traces, or - for stdin; several are merged.",
-        ),
-    ],
+    files: Files,
     to: Annotated[str, typer.Option(metavar="hlog|chrome|folded|csv", help="What to write.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Where to write it; stdout by default, and for -."),
     ] = None,
     loop: Annotated[int | None, typer.Option(metavar="N", help="One loop alone, by its number in the report.")] = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Judge stalls by this threshold (10ms, 1.5s), not by the recording's own."),
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Read a foreign trace as this format, not as what it looks like.")
-    ] = None,
+    threshold: Threshold = None,
+    format: Format = None,
     force: Annotated[bool, typer.Option("--force", help="Let -o replace an existing file.")] = False,
 ) -> None:
     """Write iterations (hlog) or stalls (chrome, folded, csv) for other tools.
