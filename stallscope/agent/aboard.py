@@ -154,12 +154,12 @@ class Agent:
         pulse = self.pulse
         if pulse is not None and main_has_ended():
             pulse.mute()
+        standing = self._standing
+        files = standing if standing is not None and standing.tid == tid else None
         if pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
-            state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop))
+            state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop), files)
             self.exact_loops[loop_at] = state
         else:
-            standing = self._standing
-            files = standing if standing is not None and standing.tid == tid else None
             state = LoopState(loop_at, tid, ident, ref(loop), files)
             state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
         self.open_loops.append(state)
@@ -231,9 +231,14 @@ class Agent:
             return
         pulse = load(path)
         self._rest()
-        if pulse is not None and self._freely(partial(pulse.start, self.memory.mapping, self.threshold_ns)):
+        wants_sites = self._standing is None  # a test session hears of each call by other means
+        begin = pulse and partial(pulse.start, self.memory.mapping, self.threshold_ns, wants_sites)
+        if pulse is not None and self._freely(begin):
             self.pulse = pulse
-            self.memory.put_record(text.encode({"counts": pulse.names}))
+            if self._standing is None:
+                self.memory.put_record(text.encode({"counts": pulse.names}))
+            elif self._standing.tid == get_native_id():
+                pulse.functions["enter"]()  # no test of a session is to be the one that opens files
             no_longer(self._library_imported)
             self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()

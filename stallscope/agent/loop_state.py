@@ -58,12 +58,20 @@ class ExactLoop(LoopState):
 
     exact = True
 
-    def __init__(self, cells: Any, loop_at: int, tid: int, ident: int, loop: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        cells: Any,
+        loop_at: int,
+        tid: int,
+        ident: int,
+        loop: Callable[[], Any],
+        files: Optional[ThreadFiles] = None,
+    ) -> None:
         self._cells = cells
         self._last = 0
         self._told: Dict[int, Tuple[Any, Any, Any]] = {}  # start of the stall -> its parts, task, handler's code
         self.resting: Optional[Stack] = None  # its stack while it waits: what lies below every handler
-        LoopState.__init__(self, loop_at, tid, ident, loop)
+        LoopState.__init__(self, loop_at, tid, ident, loop, files)
 
     @property
     def started(self) -> int:

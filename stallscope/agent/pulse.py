@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_NAME = "pulse_functions_3"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_4"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
@@ -122,9 +122,12 @@ class Pulse:
         self.close = functions["close"]  # the calling thread's loop has ended its run
         self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run
 
-    def start(self, memory: Any, threshold_ns: int) -> bool:
-        """Hook everything; ``memory`` is the shared memory's mapping. False: it could not."""
-        return not self.functions["start"](memory, threshold_ns, getpid(), self._captured)
+    def start(self, memory: Any, threshold_ns: int, wants_sites: bool = True) -> bool:
+        """Hook everything; ``memory`` is the shared memory's mapping. False: it could not.
+
+        ``wants_sites``: where blocking calls are made, however short they are, is looked at and given out.
+        """
+        return not self.functions["start"](memory, threshold_ns, getpid(), self._captured, wants_sites)
 
     def know_asyncio(self) -> None:
         """Let it name the task that runs when a stack is taken. All that it calls is written in C."""

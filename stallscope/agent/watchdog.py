@@ -151,8 +151,7 @@ class Watchdog:
     def _rest(self) -> int:
         """Sleep until the next look; returns when that was to be.
 
-        Where the pulse measures every loop, and stacks come from the interpreter's main thread by themselves, there is
-        no hurry. It wakes us when it needs somebody who wants the GIL.
+        Where the pulse measures every loop there is no hurry: it wakes us when it needs somebody who wants the GIL.
         """
         pulse = self._agent.pulse
         if pulse is None:
@@ -180,7 +179,7 @@ class Watchdog:
         when we are done. A loop that is declared, or found as we work, wakes nobody.
         """
         states, period_ns = list(self._agent.open_loops), int(self._period_ns)
-        if any(not exact.takes_stacks(state) for state in states):
+        if not all(state.exact for state in states):
             return period_ns, period_ns
         rest_ns = max(_REST_NS, period_ns)
         has_more = not states or self._agent.pulse.holds() or self._executors.are_there()

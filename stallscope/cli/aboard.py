@@ -16,10 +16,6 @@ UsePulse = Annotated[bool, typer.Option("--pulse/--no-pulse", help="Time every c
 def library_for(writer: Writer, wanted: bool) -> Path | None:
     """The pulse's library to take along; without it the recording says what it lacks, and why."""
     from stallscope import pulse
-    from stallscope.recording.nouns import Missing
+    from stallscope.collect.collector import library_unless
 
-    reason = pulse.unusable_reason() if wanted else "--no-pulse was given"
-    if reason is not None:
-        writer.missing(Missing("calls timed exactly", reason))
-        return None
-    return pulse.library()
+    return library_unless(pulse.unusable_reason() if wanted else "--no-pulse was given", writer)

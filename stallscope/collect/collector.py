@@ -17,14 +17,23 @@ from stallscope.collect.memory_reader import MemoryReader
 from stallscope.collect.observed import Observed
 from stallscope.collect.stalls import MALFORMED
 from stallscope.errors import NotObservable
+from stallscope.pulse import LIBRARY
 from stallscope.recording.file import RecordingStopped
-from stallscope.recording.nouns import Stall
+from stallscope.recording.nouns import Missing, Stall
 from stallscope.recording.writer import Writer
 
 DRAIN_S = 0.1
 _SLOW_NS = 1_000_000_000
 _CHILDREN_ASKED = 16
 _GREETING_S = 1.0  # a process may be stopped between its connection and its greeting; others must not wait for it
+
+
+def library_unless(obstacle: str | None, writer: Writer) -> Path | None:
+    """The pulse's library; where something is in the way, None, and the recording says what it lacks, and why."""
+    if obstacle is not None:
+        writer.missing(Missing("calls timed exactly", obstacle))
+        return None
+    return LIBRARY
 
 
 class Collector:

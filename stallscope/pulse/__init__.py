@@ -14,13 +14,14 @@ from pathlib import Path
 
 NO_PULSE_VARIABLE = "STALLSCOPE_NO_PULSE"
 
-_LIBRARY = Path(__file__).parent / "_pulse.so"
+LIBRARY = Path(__file__).parent / "_pulse.so"
+"""Where it is if this installation has one."""
 _MACHINES = ("x86_64", "aarch64")
 
 
 def library() -> Path | None:
     """The library's path, for the target to load; None where there is none to use (see `unusable_reason`)."""
-    return None if unusable_reason() else _LIBRARY
+    return None if unusable_reason() else LIBRARY
 
 
 def unusable_reason() -> str | None:
@@ -29,16 +30,23 @@ def unusable_reason() -> str | None:
     It speaks of this machine and this installation; a target with another C library or another architecture finds
     that out as it loads the library.
     """
+    error = absent_reason()
+    if error is None and (loading := _loading_error(LIBRARY)):
+        error = f"{LIBRARY} does not load ({loading}); reinstall stallscope on this machine"
+    return error
+
+
+def absent_reason() -> str | None:
+    """The same, but whether the library loads is left to the process that will: to try takes ``ctypes``."""
     if os.environ.get(NO_PULSE_VARIABLE):
         return f"{NO_PULSE_VARIABLE} is set in the environment; unset it"
     if sys.platform != "linux":
         return f"the pulse knows Linux only, and this is {platform.system()}"
     if platform.machine() not in _MACHINES:
         return f"the pulse knows {' and '.join(_MACHINES)} only, and this machine is {platform.machine()}"
-    if not _LIBRARY.is_file():
+    if not LIBRARY.is_file():
         return "this installation was made without a working C compiler; install gcc, then reinstall stallscope"
-    error = _loading_error(_LIBRARY)
-    return error and f"{_LIBRARY} does not load ({error}); reinstall stallscope on this machine"
+    return None
 
 
 @cache

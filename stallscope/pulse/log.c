@@ -24,6 +24,8 @@ struct drawn {
     uint32_t second, this_second;
 };
 
+_Atomic bool sites_wanted = true;
+
 int log_prepare(struct thread *t)
 {
     size_t size = RING_BYTES + sizeof(struct drawn);
@@ -144,7 +146,7 @@ static bool worth_a_stack(struct thread *t, unsigned hook, uint64_t now, intptr_
 
 static void draw(struct thread *t, unsigned hook, uint64_t start_ns, uint64_t end_ns, intptr_t a, intptr_t b)
 {
-    if (hook == gil_wait_hook || !worth_a_stack(t, hook, end_ns, a))
+    if (!sites_wanted || hook == gil_wait_hook || !worth_a_stack(t, hook, end_ns, a))
         return;
     struct call call = described(hook, start_ns, end_ns, a, b);
     call.token = stack_wanted(t);
@@ -171,7 +173,7 @@ static void note_slow(struct thread *t, unsigned hook, uint64_t start_ns, uint64
     if (atomic_load(&t->met_in_ns) == start_ns)
         call->met_token = atomic_load(&t->met_token);
     t->calls_noted++;
-    if (call->token != 0 && hook != gil_wait_hook)
+    if (sites_wanted && call->token != 0 && hook != gil_wait_hook)
         write_seen(t, call);
 }
 

@@ -21,22 +21,23 @@ static void *number(int value)
     return py.Long_FromUnsignedLongLong((unsigned long long)value);
 }
 
-/* start(memory, threshold_ns, main_tid, captured) -> 0 or errno: hook everything. `memory` is a writable buffer, the
- * agent's mapping of the shared memory. */
+/* start(memory, threshold_ns, main_tid, captured, wants_sites) -> 0 or errno: hook everything. `memory` is a writable
+ * buffer, the agent's mapping of the shared memory; `wants_sites`: of short calls too the sites are looked at. */
 static void *start(void *self, void *arguments)
 {
-    int tid = 0;
+    int tid = 0, wants_sites = 0;
     unsigned long long threshold = 0;
     void *list = NULL;
     struct buffer memory;
     (void)self;
-    if (!py.Arg_ParseTuple(arguments, "w*KiO", &memory, &threshold, &tid, &list))
+    if (!py.Arg_ParseTuple(arguments, "w*KiOp", &memory, &threshold, &tid, &list, &wants_sites))
         return NULL;
     int error = atomic_load(&pulse_active) ? EALREADY : 0;  /* the list of that start stays */
     if (error == 0) {
         py._IncRef(list);
         captured = list;
         muted = false;
+        sites_wanted = wants_sites != 0;
         elf_interpreter((const void *)(uintptr_t)py.Eval_RestoreThread);
         void *state = py.Eval_SaveThread();  /* it reads the tables of all objects: the program need not wait for that */
         error = pulse_begin(memory.at, (size_t)memory.size, threshold, tid);
@@ -70,6 +71,14 @@ static void *mute(void *self, void *unused)
 {
     (void)self, (void)unused;
     muted = true;
+    return none();
+}
+
+/* enter(): the calling thread is to run loops, one after another. */
+static void *enter(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    thread_enter();
     return none();
 }
 
@@ -254,7 +263,7 @@ static void *names(void *self, void *unused)
 static struct method methods[] = {
     {"start", start, METH_VARARGS, NULL},       {"stop", stop, METH_NOARGS, NULL},
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
-    {"mute", mute, METH_NOARGS, NULL},
+    {"mute", mute, METH_NOARGS, NULL},          {"enter", enter, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},
@@ -276,10 +285,10 @@ static void *functions(void)
     return dict;
 }
 
-/* The 3 grows with every change of what these functions take and give, and of the records: a process may keep the library
+/* The 4 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
-__attribute__((visibility("default"))) void *PyInit_pulse_functions_3(void)
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_4(void)
 {
     void *dict = python_find() ? functions() : NULL;
     if (dict != NULL) {

@@ -288,6 +288,7 @@ void run_begins(uint64_t rest);
 void run_ended(void);
 void run_ends_with_wait(void);  /* the loop will wait once more, and then leave */
 
+void thread_enter(void);  /* the calling thread is to run loops: what is held open for them is opened now */
 /* The agent declares the calling thread's loop; `running`: it is in the middle of an iteration. Returns 0, or -1: no
  * room. */
 int thread_open(uint64_t slot_at, int epoll_fd, int mark_fd, bool running);
@@ -301,6 +302,8 @@ void threads_stop(void);   /* every thread's hooks become pass-throughs */
 /* --- log.c ------------------------------------------------------------------------------------ */
 
 enum record { STALL = 1, SEEN = 2 };
+
+extern _Atomic bool sites_wanted;  /* of calls in no stall, too: SEEN */
 
 struct stall_head {
     uint64_t start_ns, end_ns;

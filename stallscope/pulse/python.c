@@ -180,8 +180,12 @@ uint64_t stack_wanted(struct thread *t)
  * a hook that would ask for its stack: which takes the same lock. */
 uint64_t stack_wanted_by_watchdog(struct thread *t)
 {
-    if (!t->main || !wanted())
+    if (!wanted())
         return 0;
+    if (!t->main) {  /* the agent looks at its stack as it wakes, and keeps it */
+        nudge();
+        return 0;
+    }
     if (atomic_load(&t->held_since_ns) > atomic_load(&t->started_ns))
         return atomic_load(&t->held_token);
     uint64_t token = atomic_fetch_add(&next_token, 1);

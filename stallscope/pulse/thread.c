@@ -178,10 +178,21 @@ struct thread *registered(void)
     return t;
 }
 
-void takes_slot(struct thread *t, uint64_t slot_at)
+static void has_files(struct thread *t)
 {
     if (t->schedstat.fd < 0)
         kernel_open(t);
+}
+
+void thread_enter(void)
+{
+    if (this_thread != NULL || registered() != NULL)
+        has_files(this_thread);
+}
+
+void takes_slot(struct thread *t, uint64_t slot_at)
+{
+    has_files(t);
     t->ticks_of = 0;
     base_set(t, &(struct reading){0, UNKNOWN, UNKNOWN}, 0);
     t->cells = cells_at(slot_at);

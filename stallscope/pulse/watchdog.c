@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,6 +166,7 @@ static void sleep_ns(uint64_t ns)
 }
 
 static struct thread own;  /* for its files; it is no loop's */
+static sem_t is_ready;     /* they are open: none appears later, in the middle of what the program does */
 
 static void *watch(void *unused)
 {
@@ -174,6 +176,7 @@ static void *watch(void *unused)
     memset(&own, 0, sizeof own);
     own.tid = (pid_t)syscall(SYS_gettid);
     kernel_open(&own);
+    sem_post(&is_ready);
     kernel_read(&own, &before);
     long switches = voluntary_switches(), switches_before;
     bool is_overdue = false;
@@ -201,6 +204,7 @@ int watchdog_start(void)
     pthread_attr_t attributes;
     sigset_t all, before;
     atomic_store(&leaves, false);
+    sem_init(&is_ready, 0, 0);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     sigfillset(&all);
@@ -211,6 +215,8 @@ int watchdog_start(void)
     runs = error == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
+    while (runs && sem_wait(&is_ready) != 0)
+        ;  /* a signal came */
     return error;
 }
 

@@ -11,16 +11,17 @@ import os
 import sys
 from _thread import start_new_thread
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic, monotonic_ns, sleep, time  # now: a test may put others in their place
 
-from stallscope import agent
+from stallscope import agent, pulse
 from stallscope.agent import layout
 from stallscope.agent.memory import Memory
-from stallscope.collect.collector import Collector
+from stallscope.collect.collector import Collector, library_unless
+from stallscope.collect.memory_reader import grown
 from stallscope.errors import NotObservable
 from stallscope.recording.histogram import first_reaching
 from stallscope.recording.nouns import CallSite, Missing, Stall
@@ -36,8 +37,6 @@ MOST_STALLS = 256
 REST_S = 1.0
 """Between two drains: a look at a test that stalled drains by itself."""
 _FLOOR = layout.bucket_of(FLOOR_NS)
-_OCTAVE = layout.SUB_BUCKETS * layout.CELL
-"""Bytes: most looks find all octaves but one or two unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +86,11 @@ class _Kept(Writer):
             command=command,
         )
         self.fresh: deque[Stall] = deque(maxlen=MOST_STALLS)
-        self.sites = 0
 
     def stall(self, stall: Stall) -> int:
         if stall.finished:
             self.fresh.append(stall)
         return super().stall(stall)
-
-    def call_site(self, site: CallSite) -> None:
-        self.sites += 1
-        super().call_site(site)
 
 
 class Aboard:
@@ -112,10 +106,10 @@ class Aboard:
             raise NotObservable("the test session around this one measures this process already: leave out one of them")
         self._threshold_ns = threshold_ns
         self._writer = _Kept(path, threshold_ns, command)
-        self._collector = Collector(self._writer)
+        self._collector = Collector(self._writer, pulse=library_unless(pulse.absent_reason(), self._writer))
         self._lock = Lock()
         self._over = Event()
-        self._counts: dict[int, bytes] = {}
+        self._counts: dict[tuple[int, int], bytes] = {}  # by a loop's slot, and whose it is
         self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
@@ -129,7 +123,8 @@ class Aboard:
     def start(self) -> None:
         """Come aboard."""
         settings = {"threshold_ns": self._threshold_ns, "owner_pid": os.getpid(), "follow": False, "standing": True}
-        self._agent = agent.start({**settings, "hand_over": self._take})
+        library = self._collector.pulse
+        self._agent = agent.start({**settings, "pulse": library and str(library), "hand_over": self._take})
         start_new_thread(self._keep_draining, ())  # threading.enumerate() is the tests' own
 
     def look(self) -> Seen:
@@ -156,14 +151,13 @@ class Aboard:
             sleep(0.001)
 
     def keep_sites(self, sites: Sequence[CallSite], counted: Iterable[str], missing: Sequence[Missing]) -> None:
-        """Add call sites that were found by other means, which count such calls, unless the agent knows them better."""
+        """Add call sites that were found by other means, which count such calls: the agent looks for none."""
         with self._lock:
-            if not self._writer.sites:
-                self._writer.counts_calls(counted)
-                for site in sites:
-                    self._writer.call_site(site)
-                for one in missing:
-                    self._writer.missing(one)
+            self._writer.counts_calls(counted)
+            for site in sites:
+                self._writer.call_site(site)
+            for one in missing:
+                self._writer.missing(one)
 
     def finish(self) -> Collector:
         """Leave the process and complete the recording; the collector tells what was seen."""
@@ -200,14 +194,11 @@ class Aboard:
         for loop_at in self._ran():
             at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
             now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
-            before = self._counts.get(loop_at) or bytes(len(now))
-            if now == before:
-                continue
-            self._counts[loop_at] = now
-            for at in range(0, len(now), _OCTAVE):
-                if now[at : at + _OCTAVE] != before[at : at + _OCTAVE]:
-                    for bucket, more in _grown(now, before, at):
-                        fresh[bucket] += more
+            whose = loop_at, self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH]
+            before = self._counts.get(whose)
+            if now != before:
+                self._counts[whose] = now
+                fresh.update(grown(now, before, _FLOOR))
         return fresh
 
     def _ran(self) -> set[int]:
@@ -215,18 +206,9 @@ class Aboard:
         opened, self._agent.opened = self._agent.opened, set()
         ran: set[int] = self._open | opened
         self._open = {state.loop_at for state in list(self._agent.open_loops)}
-        return ran
+        found = range(layout.UNDECLARED, self._agent.memory.cells[layout.H_LOOPS])  # by the pulse, which tells nobody
+        return ran | {layout.LOOPS_AT + slot * layout.LOOP_BYTES for slot in found}
 
 
 def _end_ns(stall: Stall) -> int:
     return stall.start_ns + stall.duration_ns
-
-
-def _grown(now: bytes, before: bytes, at: int) -> Iterator[tuple[int, int]]:
-    """The buckets of one octave that grew, and by how much; of a slot that was given to another loop all is fresh."""
-    pairs = zip(
-        memoryview(now[at : at + _OCTAVE]).cast("Q"), memoryview(before[at : at + _OCTAVE]).cast("Q"), strict=True
-    )
-    for bucket, (new, old) in enumerate(pairs, _FLOOR + at // layout.CELL):
-        if new != old and new:
-            yield bucket, new - old if new > old else new

@@ -32,7 +32,7 @@ def test_where_there_is_a_compiler_there_is_a_library() -> None:
     path = pulse.library()
     assert path is not None
     assert path.parent == Path(pulse.__file__).parent
-    assert ctypes.CDLL(str(path)).PyInit_pulse_functions_3
+    assert ctypes.CDLL(str(path)).PyInit_pulse_functions_4
 
 
 @on_a_known_platform
@@ -52,7 +52,7 @@ def test_the_library_exports_nothing_but_its_entries() -> None:
         [nm, "-D", "--defined-only", str(pulse.library())], capture_output=True, text=True, check=True
     )
     exported = {line.split()[-1] for line in found.stdout.splitlines()}
-    assert exported - {"pulse_under_loader_lock"} == {"PyInit_pulse_functions_3"}  # the latter where libc is glibc
+    assert exported - {"pulse_under_loader_lock"} == {"PyInit_pulse_functions_4"}  # the latter where libc is glibc
 
 
 def test_the_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_the_variable_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_installation_without_the_library_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pulse, "_LIBRARY", tmp_path / "_pulse.so")
+    monkeypatch.setattr(pulse, "LIBRARY", tmp_path / "_pulse.so")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert pulse.library() is None
@@ -75,7 +75,7 @@ def test_a_library_that_does_not_load_is_named(
 ) -> None:
     broken = tmp_path / "_pulse.so"
     broken.write_bytes(content)
-    monkeypatch.setattr(pulse, "_LIBRARY", broken)
+    monkeypatch.setattr(pulse, "LIBRARY", broken)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     reason = str(pulse.unusable_reason())

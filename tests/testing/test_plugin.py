@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stallscope import __version__
+from stallscope.pulse import NO_PULSE_VARIABLE
 from stallscope.recording.reader import read
 
 APP = """
@@ -42,14 +43,16 @@ def suite(tmp_path: Path) -> Suite:
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "tmp").mkdir()
 
-    def run(tests: str, *words: str, ini: str = "", plugin: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        tests: str, *words: str, ini: str = "", plugin: bool = True, pulse: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "pytest.ini").write_text(INI + ini)
         (tmp_path / "test_it.py").write_text(
             f"import asyncio, os, sys, time, unittest\nimport pytest\nimport app\n{tests}"
         )
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "STALLSCOPE"))
-        }
+        } | ({} if pulse else {NO_PULSE_VARIABLE: "1"})
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(["--stallscope"] if plugin else []), *words],
             cwd=tmp_path, env={**environment, "COLUMNS": "100", "TMPDIR": str(tmp_path / "tmp")},
@@ -76,6 +79,7 @@ COUNTERPARTS = {
     ),
     "by hand": "def test_one():\n    asyncio.run(app.{call}())\n",
 }
+UVLOOP = "import uvloop\ndef test_one():\n    uvloop.run(app.stall())\n"
 
 
 @pytest.mark.parametrize("kind", COUNTERPARTS)
@@ -90,6 +94,21 @@ def test_a_stall_fails_its_test_with_line_call_and_remedy(suite: Suite, tmp_path
     recording = read(tmp_path / "pytest.stall")
     assert recording.complete
     assert max(stall.duration_ns for stall in recording.stalls) > 390_000_000
+
+
+def test_a_loop_that_nobody_declared_is_measured(suite: Suite, tmp_path: Path) -> None:
+    done = suite(UVLOOP)
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    assert "app.py:5 stall:  time.sleep(0.4)" in done.stdout
+    assert [loop.kind for loop in read(tmp_path / "pytest.stall").loops] == ["uvloop"]
+
+
+def test_without_the_pulse_stalls_are_found_and_the_recording_says_what_it_lacks(suite: Suite, tmp_path: Path) -> None:
+    done = suite(COUNTERPARTS["by hand"].format(call="stall"), pulse=False)
+    assert outcomes(done) == {"failed": 1}, done.stdout
+    assert "app.py:5 stall:  time.sleep(0.4)" in done.stdout
+    lacking = {missing.what: missing.why for missing in read(tmp_path / "pytest.stall").fidelity.missing}
+    assert NO_PULSE_VARIABLE in lacking["calls timed exactly"]
 
 
 @pytest.mark.parametrize("kind", COUNTERPARTS)
