@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from importlib.resources import files
+from pathlib import Path
 
 APPLICATION_ID = 0x5354414C
 """``STAL``: what tells our files from other SQLite databases (PRAGMA application_id)."""
@@ -29,5 +29,5 @@ SIDECARS = ("-wal", "-shm", "-journal")
 
 def create(db: sqlite3.Connection) -> None:
     """Turn an empty database into an empty recording, in a transaction that the caller commits."""
-    tables = files("stallscope.recording").joinpath("schema.sql").read_text(encoding="utf-8")
+    tables = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     db.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};\n{tables}")

@@ -182,6 +182,7 @@ SHORT = {  # some 3 ms each
     "100 handlers an iteration": lambda: ping_pong(100, 30),
     "100 tasks, each step": lambda: steps(100, 20),
     "a message between two sockets": lambda: hops(200),
+    "a request of an echo server": lambda: echo(2, 400),  # of all its threads, 15 ms
 }
 
 if __name__ == "__main__":
