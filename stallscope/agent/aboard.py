@@ -141,8 +141,16 @@ class Agent:
         except Exception as error:
             self.failed(error)
 
-    def open_loop(self, kind: str, loop: Any, ident: int, tid: int, running: bool) -> Optional[LoopState]:
-        """A slot for a loop that runs in that thread; None when all are taken."""
+    def has_loop(self, tid: int) -> bool:
+        """Whether a loop is open in that thread, named or not."""
+        found = self.pulse.undeclared() if self.pulse is not None else []
+        return tid in [*[state.tid for state in self.open_loops], *[whose for _, whose, _, _ in found]]
+
+    def open_loop(
+        self, kind: str, loop: Any, ident: int, tid: int, running: bool, waits_here: bool = True
+    ) -> Optional[LoopState]:
+        """A slot for a loop that runs in that thread, and waits there if the pulse is to measure it; None when all are
+        taken."""
         loop_at = self.slots.take(kind, type(loop).__name__, ident, tid)
         if loop_at is None:
             if self.pulse is None:  # which has slots of its own for such loops, and counts what finds none
@@ -156,7 +164,7 @@ class Agent:
             pulse.mute()
         standing = self._standing
         files = standing if standing is not None and standing.tid == tid else None
-        if pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
+        if waits_here and pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
             state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop), files)
             self.exact_loops[loop_at] = state
         else:

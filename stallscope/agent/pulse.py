@@ -120,6 +120,7 @@ class Pulse:
         self._held: List[ExactStall] = []  # stalls up to whose end the watchdog has not come yet
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
+        self.no_loop = functions["no_loop"]  # waits on this descriptor make no loop of a thread
         self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run
 
     def start(self, memory: Any, threshold_ns: int, wants_sites: bool = True) -> bool:

@@ -2,7 +2,8 @@
 
 How runs are found: ``trio._core._run.setup_runner`` is called as a run begins, and is off the stack while it goes on.
 The instrument sees every wait and every step of a task, so that handlers are counted exactly; a step begins where the
-one before it ended. Guest runs wait in a thread that is not the host's: there the host's loop is what can stall.
+one before it ended. A guest run's waits are another thread's, and no sign of a loop there; what can stall is the
+host's loop, or where that is none of ours, the run itself, as its instrument sees it.
 
 An instrument that leaves takes itself out, in its own thread: trio looks into its tables twice, and would not find
 what another thread had removed in between.
@@ -67,9 +68,8 @@ class Runner:
 
     def before_run(self) -> None:
         """In the run's own thread: the loop begins."""
-        if self._runner.is_guest or self._selector is None:
-            return
-        self._guarded(self._open)
+        if self._selector is not None:
+            self._guarded(self._open_guest if self._runner.is_guest else self._open)
 
     def after_run(self) -> None:
         """The run is over, whatever ended it."""
@@ -99,9 +99,16 @@ class Runner:
         except Exception as error:
             self._agent.failed(error)
 
-    def _open(self) -> None:
+    def _open_guest(self) -> None:
+        pulse, tid = self._agent.pulse, get_native_id()
+        if pulse is not None:
+            pulse.no_loop(self._selector.fileno())
+        if not self._agent.has_loop(tid):
+            self._open(waits_here=False)
+
+    def _open(self, waits_here: bool = True) -> None:
         self._thread_id = get_ident()
-        self._state = state = self._agent.open_loop("trio", self, get_ident(), get_native_id(), True)
+        self._state = state = self._agent.open_loop("trio", self, get_ident(), get_native_id(), True, waits_here)
         if state is not None and not state.exact:
             self.after_io_wait(0.0)
 
@@ -138,7 +145,7 @@ class Runner:
         if state.exact:
             state.tell(begun, parts, name and name[:256], code)
         elif state.progress is not None and state.progress.started == begun:
-            state.progress.task = name and name[:256]
+            state.progress.task, state.progress.handler = name and name[:256], code
 
     def _step_ended(self, task: Any) -> None:
         state, agent = self._state, self._agent

@@ -178,10 +178,11 @@ class Watchdog:
         Each of our looks costs a saturated program more than what we do: it has to give the GIL up, and gets it back
         when we are done. A loop that is declared, or found as we work, wakes nobody.
         """
-        states, period_ns = list(self._agent.open_loops), int(self._period_ns)
+        states = list(self._agent.open_loops)
         if not all(state.exact for state in states):
-            return period_ns, period_ns
-        rest_ns = max(_REST_NS, period_ns)
+            rest_ns = self._measured_rest_ns(monotonic_ns())
+            return rest_ns, rest_ns
+        rest_ns = max(_REST_NS, int(self._period_ns))
         has_more = not states or self._agent.pulse.holds() or self._executors.are_there()
         has_more = has_more or any(exact.is_never_at_rest(state) for state in states)
         return rest_ns, rest_ns if has_more else max(_LONGEST_REST_NS, rest_ns)

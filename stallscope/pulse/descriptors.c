@@ -54,6 +54,12 @@ bool descriptor_learn(int fd)
     return cannot_block;
 }
 
+void descriptor_is_no_loops(int fd)
+{
+    if ((unsigned)fd < DESCRIPTORS)
+        atomic_store(&descriptors[fd], NO_LOOP);
+}
+
 void descriptors_forget(unsigned first, unsigned last)
 {
     for (unsigned fd = first; fd <= last && fd < DESCRIPTORS; fd++)

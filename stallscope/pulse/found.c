@@ -1,6 +1,6 @@
 /* Loops that no call of their own thread declares: the agent attached while they ran, nobody knows them but by their
  * waits, or a library tells when it runs them. */
-#include "pulse.h"
+#include "descriptors.h"
 #include "thread.h"
 
 #include <string.h>
@@ -163,7 +163,7 @@ struct thread *found(int epoll_fd, bool zero_timeout, const void *from)
         zero_wait(thread_self(), zero_timeout);
         return thread_self();
     }
-    if (epoll_fd < 0)
+    if (epoll_fd < 0 || is_no_loops(epoll_fd))
         return NULL;
     if (t == NULL && (t = registered()) == NULL) {
         has_no_structure(epoll_fd);

@@ -4,7 +4,7 @@
  * version, and what is a module once the interpreter keeps for good. What failed: loading it with _ctypes. That brings
  * libffi into the process, which since 3.5 opens its own file and never closes it; and each time it leaves its module
  * behind. */
-#include "pulse.h"
+#include "descriptors.h"
 #include "python.h"
 
 #include <dlfcn.h>
@@ -110,6 +110,17 @@ static void *close_loop(void *self, void *unused)
     (void)self, (void)unused;
     if (atomic_load(&pulse_active))
         thread_close();
+    return none();
+}
+
+/* no_loop(epoll_fd): who waits on it is no loop for that. */
+static void *no_loop(void *self, void *arguments)
+{
+    int epoll_fd = -1;
+    (void)self;
+    if (!py.Arg_ParseTuple(arguments, "i", &epoll_fd))
+        return NULL;
+    descriptor_is_no_loops(epoll_fd);
     return none();
 }
 
@@ -263,7 +274,8 @@ static void *names(void *self, void *unused)
 static struct method methods[] = {
     {"start", start, METH_VARARGS, NULL},       {"stop", stop, METH_NOARGS, NULL},
     {"open", open_loop, METH_VARARGS, NULL},    {"close", close_loop, METH_NOARGS, NULL},
-    {"mute", mute, METH_NOARGS, NULL},          {"enter", enter, METH_NOARGS, NULL},
+    {"mute", mute, METH_NOARGS, NULL},          {"no_loop", no_loop, METH_VARARGS, NULL},
+    {"enter", enter, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},

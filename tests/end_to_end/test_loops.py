@@ -292,6 +292,53 @@ def line_of(text: str) -> int:
     return line
 
 
+GUEST = (
+    TRIO.replace("import sys", "import asyncio, queue, sys")
+    .replace("trio.run(turns, 300)", "host()")
+    .replace(
+        "async def computer",
+        """def host():
+        calls, over = queue.SimpleQueue(), []
+        trio.lowlevel.start_guest_run(
+            turns, 300, run_sync_soon_threadsafe=calls.put, done_callback=over.append,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        while not over:
+            calls.get()()
+
+    async def asyncio_host():
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        trio.lowlevel.start_guest_run(
+            turns, 300, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=lambda _: over.set(),
+            host_uses_signal_set_wakeup_fd=True,
+        )
+        await over.wait()
+
+    async def computer""",
+    )
+)
+"""A guest run's host is no loop of ours, or asyncio's; the run waits in a thread that is not the host's."""
+
+
+def test_a_guest_run_of_trio_is_one_loop(tmp_path: Path) -> None:
+    need("trio")
+    recording, told = run(tmp_path, GUEST)
+    loop = only_loop(recording, "trio")
+    assert told["turns"] <= sum(loop.counts.values()) <= 6 * told["turns"]
+    named = {kind: of(recording, [kind, *when]).current for kind, *when in told["stalls"]}
+    assert {kind: one and one.name for kind, one in named.items()} == {
+        "sleeps": "Service.sleeper", "reads": "Service.reader", "computes": "computer",
+    }  # fmt: skip
+    assert max(stall.duration_ns for stall in recording.stalls) < 1_500_000_000
+
+
+def test_a_guest_run_of_trio_is_its_hosts(tmp_path: Path) -> None:
+    need("trio")
+    recording, told = run(tmp_path, GUEST.replace("        host()", "        asyncio.run(asyncio_host())"))
+    only_loop(recording, "asyncio")
+    assert [of(recording, stalled).duration_ns for stalled in told["stalls"]]
+
+
 def test_trio_tasks_by_name(tmp_path: Path) -> None:
     need("trio")
     recording, told = run(tmp_path, TRIO)
