@@ -174,6 +174,8 @@ class Agent:
         self.opened.add(loop_at)
         self.pauses.install()
         self.watchdog.wake()
+        if pulse is not None and not state.exact:
+            pulse.nudge()  # the watchdog may have been at rest for a while yet
         return state
 
     def close_loop(self, state: LoopState, now: int) -> None:

@@ -121,6 +121,7 @@ class Pulse:
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
         self.no_loop = functions["no_loop"]  # waits on this descriptor make no loop of a thread
+        self.nudge = functions["nudge"]  # end the rest of whoever is in `wait`
         self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run
 
     def start(self, memory: Any, threshold_ns: int, wants_sites: bool = True) -> bool:

@@ -201,6 +201,14 @@ static void *wait_for_nudge(void *self, void *arguments)
     return py._BuildValue("(KK)", (unsigned long long)token, (unsigned long long)late);
 }
 
+/* nudge(): end the agent's rest. */
+static void *nudge_agent(void *self, void *unused)
+{
+    (void)self, (void)unused;
+    nudge();
+    return none();
+}
+
 /* dropped() -> how many stalls' details found no room. */
 static void *dropped_count(void *self, void *unused)
 {
@@ -278,6 +286,7 @@ static struct method methods[] = {
     {"enter", enter, METH_NOARGS, NULL},
     {"take", take, METH_NOARGS, NULL},          {"names", names, METH_NOARGS, NULL},
     {"dropped", dropped_count, METH_NOARGS, NULL}, {"wait", wait_for_nudge, METH_VARARGS, NULL},
+    {"nudge", nudge_agent, METH_NOARGS, NULL},
     {"asyncio", python_know_asyncio, METH_VARARGS, NULL},
     {"expect", expect_loop, METH_VARARGS, NULL}, {"last", last_wait, METH_NOARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},

@@ -339,6 +339,18 @@ def test_a_guest_run_of_trio_is_its_hosts(tmp_path: Path) -> None:
     assert [of(recording, stalled).duration_ns for stalled in told["stalls"]]
 
 
+def test_a_guest_run_that_stalls_as_it_begins_is_seen(tmp_path: Path) -> None:
+    """Beside a loop that the pulse measures the watchdog rests for long: it must wake for a run that is its own."""
+    need("trio")
+    idle = (
+        "threading.Thread(target=asyncio.new_event_loop().run_forever, daemon=True).start(); time.sleep(0.75); host()"
+    )
+    program = GUEST.replace("import asyncio,", "import asyncio, time,").replace("        host()", f"        {idle}")
+    recording, told = run(tmp_path, program.replace("service = Service()", "service = Service(); stalls.computes()"))
+    stall = of(recording, told["stalls"][0])
+    assert "computes" in {frame.function for span in stall.spans for frame in span.stack}
+
+
 def test_trio_tasks_by_name(tmp_path: Path) -> None:
     need("trio")
     recording, told = run(tmp_path, TRIO)

@@ -79,7 +79,14 @@ COUNTERPARTS = {
     ),
     "by hand": "def test_one():\n    asyncio.run(app.{call}())\n",
 }
-UVLOOP = "import uvloop\ndef test_one():\n    uvloop.run(app.stall())\n"
+OTHERS = {
+    "uvloop": "import uvloop\ndef test_one():\n    uvloop.run(app.stall())\n",
+    "trio": (
+        "@pytest.fixture\ndef anyio_backend():\n    return 'trio'\n"
+        "@pytest.mark.anyio\nasync def test_one(anyio_backend):\n    await app.stall()\n"
+    ),
+}
+"""The first is known by its waits alone; the other's are a worker thread's, since anyio runs it as a guest."""
 
 
 @pytest.mark.parametrize("kind", COUNTERPARTS)
@@ -96,11 +103,12 @@ def test_a_stall_fails_its_test_with_line_call_and_remedy(suite: Suite, tmp_path
     assert max(stall.duration_ns for stall in recording.stalls) > 390_000_000
 
 
-def test_a_loop_that_nobody_declared_is_measured(suite: Suite, tmp_path: Path) -> None:
-    done = suite(UVLOOP)
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_loop_that_is_not_asyncios_is_measured(suite: Suite, tmp_path: Path, kind: str) -> None:
+    done = suite(OTHERS[kind], "-o", "asyncio_mode=strict")
     assert outcomes(done) == {"failed": 1}, done.stdout
     assert "app.py:5 stall:  time.sleep(0.4)" in done.stdout
-    assert [loop.kind for loop in read(tmp_path / "pytest.stall").loops] == ["uvloop"]
+    assert [loop.kind for loop in read(tmp_path / "pytest.stall").loops] == [kind]
 
 
 def test_without_the_pulse_stalls_are_found_and_the_recording_says_what_it_lacks(suite: Suite, tmp_path: Path) -> None:
