@@ -55,6 +55,7 @@ static void *start(void *self, void *arguments)
 static void *stop(void *self, void *unused)
 {
     (void)self, (void)unused;
+    audit_stop();
     if (!atomic_load(&pulse_active))
         return number(0);
     void *list = captured;
@@ -291,7 +292,7 @@ static struct method methods[] = {
     {"expect", expect_loop, METH_VARARGS, NULL}, {"last", last_wait, METH_NOARGS, NULL},
     {"undeclared", undeclared_loops, METH_NOARGS, NULL},
     {"runner_on", runner_on, METH_VARARGS, NULL}, {"runner_off", runner_off, METH_NOARGS, NULL},
-    {"stops", stops, METH_NOARGS, NULL},
+    {"stops", stops, METH_NOARGS, NULL},        {"listen", audit_listen, METH_VARARGS, NULL},
 };
 
 static void *functions(void)

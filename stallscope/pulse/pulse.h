@@ -17,6 +17,7 @@
  *   runner.c     Handle._run as a builtin
  *   identity.c   which handler a callback is
  *   process.c    begin and end, in a process of any kind
+ *   audit.c      the interpreter's audit events, those that somebody wants
  *   module.c     the functions that the agent calls
  *
  * Nothing here includes CPython's headers: one build serves every version. Nothing on the paths that

@@ -37,6 +37,11 @@ extern _Atomic bool muted;  /* no stacks any more */
 
 /* asyncio(running, tasks, current, name): how to find the name of the task that runs; see struct task_names. */
 void *python_know_asyncio(void *self, void *arguments);
+/* listen(names, hook) -> whether hook(event, arguments) is called for these audit events from now on; `names` are bytes, each
+ * name ends with a zero byte. Not on CPython before 3.11. */
+void *audit_listen(void *self, void *arguments);
+void audit_stop(void);    /* with the GIL */
+
 bool python_names(void);  /* with the GIL, once */
 void *none(void);         /* None, as a new reference */
 bool named(void **to, const char *name);  /* make a string, unless it is there; false: no memory */

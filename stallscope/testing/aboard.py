@@ -11,11 +11,12 @@ import os
 import sys
 from _thread import start_new_thread
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic, monotonic_ns, sleep, time  # now: a test may put others in their place
+from typing import Any
 
 from stallscope import agent, pulse
 from stallscope.agent import layout
@@ -126,6 +127,10 @@ class Aboard:
         library = self._collector.pulse
         self._agent = agent.start({**settings, "pulse": library and str(library), "hand_over": self._take})
         start_new_thread(self._keep_draining, ())  # threading.enumerate() is the tests' own
+
+    def listen(self, events: list[str], hook: Callable[[str, tuple[Any, ...]], None]) -> bool:
+        """Have the pulse call ``hook(event, arguments)`` for these audit events; False: it cannot, or is not here."""
+        return self._agent.pulse is not None and self._agent.pulse.listen(events, hook)
 
     def look(self) -> Seen:
         """What happened since the last look."""

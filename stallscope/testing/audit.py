@@ -27,6 +27,7 @@ WHY_UNSEEN = "blocking calls of this session are known by Python's audit events,
 
 Told = Callable[[tuple[Any, ...]], "str | None"]
 """From an event's arguments: the name of the resource; None where this call cannot block."""
+Hook = Callable[[str, "tuple[Any, ...]"], None]
 _Place = tuple[CodeType, int]
 
 
@@ -97,10 +98,12 @@ class Audit:
         self._deaf = True
         self._busy: set[int] = set()
 
-    def start(self) -> None:
-        """Begin to listen."""
+    def start(self, listen: Callable[[list[str], Hook], bool]) -> None:
+        """Begin to listen, by ``listen`` if that can call a hook for some events alone."""
         self._deaf = False
-        sys.addaudithook(_hook_of(self))
+        hook = _hook_of(self)
+        if not listen(list(EVENTS), hook):
+            sys.addaudithook(hook)
 
     def stop(self) -> None:
         """Listen no more."""
@@ -150,7 +153,7 @@ class Audit:
         self._fresh[id(heard)] = heard
 
 
-def _hook_of(audit: Audit) -> Callable[[str, tuple[Any, ...]], None]:
+def _hook_of(audit: Audit) -> Hook:
     """What the interpreter calls for every event there is, some hundred a test, most of them none of ours.
 
     A function, and no bound method: before each call CPython asks the hook for ``__cantrace__``, and a bound method's

@@ -151,7 +151,7 @@ class Worker:
         except StallscopeError as error:
             raise pytest.UsageError(f"--stallscope: {error}") from None
         if self._settings.blocking != "off":
-            self._audit.start()
+            self._audit.start(self._aboard.listen)
 
     def forget(self) -> None:
         """What happened so far is not the next test's."""
