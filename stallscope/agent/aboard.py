@@ -35,12 +35,12 @@ class Agent:
 
     ``config``: ``threshold_ns``, ``socket`` (path of the collector's), ``owner_pid`` (0: not to be seen from here),
     ``follow``; and ``attached``, true in a process that runs already: then the watchdog works at once, until it is
-    asked to leave. ``standing`` is for a process that runs loops one after another, thousands of them, in the thread
-    that starts the agent, such as a test session: what each costs to come and go is then spent once, and the watchdog
-    looks once a threshold as long as nothing is overdue. In an attached process ``brought`` are the library's modules
-    that were imported for our sake, ``running`` is the main thread's (loop or None, identity, number), ``hand_over``
-    stands in for the socket, ``rest`` lets the program run between two steps of the start, and ``freely`` calls what
-    lets it run by itself.
+    asked to leave. ``standing`` is for a process that runs loops one after another, thousands of them, in the
+    thread that starts the agent, such as a test session: what each costs to come and go is then spent once, and the
+    watchdog looks once a threshold as long as nothing is overdue; call sites are not looked for. In an attached
+    process ``brought`` are the library's modules that were imported for our sake, ``running`` is the main thread's
+    (loop or None, identity, number), ``hand_over`` stands in for the socket, ``rest`` lets the program run between
+    two steps of the start, and ``freely`` calls what lets it run by itself.
     """
 
     def __init__(self, config: Dict[str, Any]) -> None:
@@ -248,7 +248,7 @@ class Agent:
             if self._standing is None:
                 self.memory.put_record(text.encode({"counts": pulse.names}))
             elif self._standing.tid == get_native_id():
-                pulse.functions["enter"]()  # no test of a session is to be the one that opens files
+                pulse.enter()  # no test of a session is to be the one that opens files
             no_longer(self._library_imported)
             self.memory.cells[layout.H_PULSE] = 1
             self.watchdog.wake()

@@ -120,6 +120,7 @@ class Pulse:
         self._held: List[ExactStall] = []  # stalls up to whose end the watchdog has not come yet
         self.names: List[str] = functions["names"]()
         self.close = functions["close"]  # the calling thread's loop has ended its run
+        self.enter = functions["enter"]  # the calling thread is to run loops: open what that takes
         self.no_loop = functions["no_loop"]  # waits on this descriptor make no loop of a thread
         self.nudge = functions["nudge"]  # end the rest of whoever is in `wait`
         self.last = functions["last"]  # the calling thread's loop will wait once more, and then end its run

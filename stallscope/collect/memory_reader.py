@@ -38,7 +38,7 @@ class MemoryReader:
         self._cells = memoryview(self._map).cast("Q")
         if self._cells[layout.H_MAGIC] != layout.MAGIC or self._cells[layout.H_VERSION] != layout.VERSION:
             raise NotObservable("the shared memory is of another version of stallscope")
-        self._seen: dict[int, bytes] = {}
+        self._seen: dict[int, tuple[int, bytes]] = {}  # by offset: whose it was, and what it held
 
     @classmethod
     def of(cls, descriptor: int) -> MemoryReader:
@@ -178,12 +178,11 @@ class MemoryReader:
     def _fresh(self, at: int, epoch: int) -> Mapping[int, int]:
         """Counts gained by the histogram at byte ``at``; most looks find its bytes unchanged."""
         now = self._map[at : at + layout.BUCKETS * layout.CELL]
-        key = at * 2**32 + epoch
-        before = self._seen.get(key)
-        if before == now:
+        whose, before = self._seen.get(at, (epoch, None))
+        if before == now and whose == epoch:
             return {}
-        self._seen[key] = now
-        return grown(now, before)
+        self._seen[at] = epoch, now
+        return grown(now, before if whose == epoch else None)
 
     def _text(self, at: int) -> str:
         end = self._map.find(b"\0", at, at + layout.HANDLER_TEXT_BYTES)

@@ -110,7 +110,7 @@ class Aboard:
         self._collector = Collector(self._writer, pulse=library_unless(pulse.absent_reason(), self._writer))
         self._lock = Lock()
         self._over = Event()
-        self._counts: dict[tuple[int, int], bytes] = {}  # by a loop's slot, and whose it is
+        self._counts: dict[int, tuple[int, bytes]] = {}  # by a loop's slot: whose it was, and what was counted
         self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
@@ -199,11 +199,11 @@ class Aboard:
         for loop_at in self._ran():
             at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
             now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
-            whose = loop_at, self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH]
-            before = self._counts.get(whose)
-            if now != before:
-                self._counts[whose] = now
-                fresh.update(grown(now, before, _FLOOR))
+            epoch = int(self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH])
+            whose, before = self._counts.get(loop_at, (epoch, None))
+            if now != before or whose != epoch:
+                self._counts[loop_at] = epoch, now
+                fresh.update(grown(now, before if whose == epoch else None, _FLOOR))
         return fresh
 
     def _ran(self) -> set[int]:

@@ -22,7 +22,7 @@ from stallscope.recording.nouns import Call, CallSite, Frame, Resource, Resource
 
 DEPTH = 64
 MOST_PLACES = 4096
-UNSEEN = "reads, writes, stat and locks, and how long blocking calls took"
+UNSEEN = "outside of stalls: reads, writes, stat and locks, and how long blocking calls took"
 WHY_UNSEEN = "blocking calls of this session are known by Python's audit events, which have none of these"
 
 Told = Callable[[tuple[Any, ...]], "str | None"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -33,6 +34,20 @@ def test_a_slot_given_to_another_loop_counts_from_zero() -> None:
     memory.cells[cell + layout.L_EPOCH] = 2
     (slot,) = reader.loops()
     assert (slot.epoch, dict(slot.fresh)) == (2, {5: 3})
+
+
+def test_what_is_remembered_does_not_grow_with_the_loops_that_were_there() -> None:
+    memory = HandMadeMemory()
+    cell = memory.loop(counts={5: 7})
+    reader = memory.reader()
+    tracemalloc.start()
+    for epoch in range(2, 300):  # threads that come and go, each with a loop
+        memory.cells[cell + layout.L_EPOCH] = epoch
+        (slot,) = reader.loops()
+        assert dict(slot.fresh) == {5: 7}
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10 * layout.BUCKETS * layout.CELL
 
 
 def test_identity_and_header() -> None:
