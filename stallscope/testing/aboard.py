@@ -88,6 +88,9 @@ class _Kept(Writer):
         )
         self.fresh: deque[Stall] = deque(maxlen=MOST_STALLS)
 
+    def level(self, level: str) -> None:
+        """It stays ``agent``: of a recording by the pulse the gate expects call sites that were drawn; these are heard."""
+
     def stall(self, stall: Stall) -> int:
         if stall.finished:
             self.fresh.append(stall)
