@@ -89,7 +89,7 @@ class _Kept(Writer):
         self.fresh: deque[Stall] = deque(maxlen=MOST_STALLS)
 
     def level(self, level: str) -> None:
-        """It stays ``agent``: of a recording by the pulse the gate expects call sites that were drawn; these are heard."""
+        """It stays ``agent``: of a recording by the pulse the gate expects that call sites were drawn."""
 
     def stall(self, stall: Stall) -> int:
         if stall.finished:

@@ -78,6 +78,7 @@ def test_children_of_multiprocessing_are_observed(observing: Observing, method: 
             loop = named_loop("Worker%d" % count)
             loop.run_until_complete(some())
             tell(pid=os.getpid(), selects=loop.selector.selects)
+            loop.close()  # or whether it is collected before its sockets is a matter of luck
 
         if __name__ == "__main__":
             context = multiprocessing.get_context(sys.argv[1])
