@@ -3,7 +3,6 @@
 #include "pulse.h"
 #include "python.h"
 
-#include <dlfcn.h>
 #include <string.h>
 
 #define NAMES 64
@@ -19,16 +18,12 @@ static struct {  /* since CPython 3.9, and 3.11 */
     void *(*thread)(void);
 } known;
 
-static bool find(void *to, const char *name)
-{
-    return (*(void **)to = dlsym(RTLD_DEFAULT, name)) != NULL;
-}
-
 static bool find_all(void)
 {
-    return find(&known.interpreter, "PyInterpreterState_Get") && find(&known.thread, "PyThreadState_Get") &&
-           find(&known.enter_tracing, "PyThreadState_EnterTracing") &&
-           find(&known.leave_tracing, "PyThreadState_LeaveTracing");
+    return python_find_one(&known.interpreter, "PyInterpreterState_Get") &&
+           python_find_one(&known.thread, "PyThreadState_Get") &&
+           python_find_one(&known.enter_tracing, "PyThreadState_EnterTracing") &&
+           python_find_one(&known.leave_tracing, "PyThreadState_LeaveTracing");
 }
 
 static bool is_wanted(const char *event)

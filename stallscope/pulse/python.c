@@ -22,15 +22,15 @@ static struct task_names {
 } task_names;
 static void *name_code, *name_line, *name_back;
 
-static bool find(void *to, const char *name)
+bool python_find_one(void *to, const char *name)
 {
     return (*(void **)to = dlsym(RTLD_DEFAULT, name)) != NULL;
 }
 
 bool python_find(void)
 {
-    bool all = find(&py.None, "_Py_NoneStruct") && find(&py.ImportError, "PyExc_ImportError");
-#define FUNCTION(returns, name, parameters) all &= find(&py.name, "Py" #name);
+    bool all = python_find_one(&py.None, "_Py_NoneStruct") && python_find_one(&py.ImportError, "PyExc_ImportError");
+#define FUNCTION(returns, name, parameters) all &= python_find_one(&py.name, "Py" #name);
 #include "python.def"
 #undef FUNCTION
     return all;

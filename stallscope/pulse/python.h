@@ -42,6 +42,7 @@ void *python_know_asyncio(void *self, void *arguments);
 void *audit_listen(void *self, void *arguments);
 void audit_stop(void);    /* with the GIL */
 
+bool python_find_one(void *to, const char *name);  /* that symbol's address into the pointer at `to`; false: there is none */
 bool python_names(void);  /* with the GIL, once */
 void *none(void);         /* None, as a new reference */
 bool named(void **to, const char *name);  /* make a string, unless it is there; false: no memory */
