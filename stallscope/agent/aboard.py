@@ -241,9 +241,10 @@ class Agent:
             return
         pulse = load(path)
         self._rest()
+        if pulse is None:
+            return
         wants_sites = self._standing is None  # a test session hears of each call by other means
-        begin = pulse and partial(pulse.start, self.memory.mapping, self.threshold_ns, wants_sites)
-        if pulse is not None and self._freely(begin):
+        if self._freely(partial(pulse.start, self.memory.mapping, self.threshold_ns, wants_sites)):
             self.pulse = pulse
             if self._standing is None:
                 self.memory.put_record(text.encode({"counts": pulse.names}))

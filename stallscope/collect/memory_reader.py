@@ -38,7 +38,7 @@ class MemoryReader:
         self._cells = memoryview(self._map).cast("Q")
         if self._cells[layout.H_MAGIC] != layout.MAGIC or self._cells[layout.H_VERSION] != layout.VERSION:
             raise NotObservable("the shared memory is of another version of stallscope")
-        self._seen: dict[int, tuple[int, bytes]] = {}  # by offset: whose it was, and what it held
+        self._gains = Gains()
 
     @classmethod
     def of(cls, descriptor: int) -> MemoryReader:
@@ -176,13 +176,8 @@ class MemoryReader:
         return self._json(data.decode("utf-8", "replace")) if length else {}
 
     def _fresh(self, at: int, epoch: int) -> Mapping[int, int]:
-        """Counts gained by the histogram at byte ``at``; most looks find its bytes unchanged."""
-        now = self._map[at : at + layout.BUCKETS * layout.CELL]
-        whose, before = self._seen.get(at, (epoch, None))
-        if before == now and whose == epoch:
-            return {}
-        self._seen[at] = epoch, now
-        return grown(now, before if whose == epoch else None)
+        """Counts gained by the histogram at byte ``at``."""
+        return self._gains.of(at, epoch, self._map[at : at + layout.BUCKETS * layout.CELL])
 
     def _text(self, at: int) -> str:
         end = self._map.find(b"\0", at, at + layout.HANDLER_TEXT_BYTES)
@@ -197,12 +192,23 @@ class MemoryReader:
         return value if isinstance(value, dict) else {}
 
 
-def grown(now: bytes, before: bytes | None, first: int = 0) -> dict[int, int]:
-    """What the buckets of a histogram from number ``first`` on gained, those that did; ``before`` None: it is new.
+class Gains:
+    """What histograms gained since they were last looked at; most looks find the bytes as they were."""
 
-    Octave by octave: a session of tests looks thousands of times, and finds all of them but one or two as they were.
-    """
-    before = before or bytes(len(now))
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, bytes]] = {}  # by place: whose it was, and what it held
+
+    def of(self, at: int, epoch: int, now: bytes, first: int = 0) -> Mapping[int, int]:
+        """By bucket, of the one at that place; ``epoch`` says whose it is, and ``now`` begins with bucket ``first``."""
+        whose, before = self._seen.get(at, (epoch, b""))
+        if before == now and whose == epoch:
+            return {}
+        self._seen[at] = epoch, now
+        return _grown(now, before if whose == epoch and before else bytes(len(now)), first)
+
+
+def _grown(now: bytes, before: bytes, first: int) -> Mapping[int, int]:
+    """Octave by octave: a session of tests looks thousands of times, and finds all of them but one or two unchanged."""
     gained: dict[int, int] = {}
     for at in range(0, len(now), _OCTAVE):
         new, old = now[at : at + _OCTAVE], before[at : at + _OCTAVE]

@@ -22,7 +22,7 @@ from stallscope import agent, pulse
 from stallscope.agent import layout
 from stallscope.agent.memory import Memory
 from stallscope.collect.collector import Collector, library_unless
-from stallscope.collect.memory_reader import grown
+from stallscope.collect.memory_reader import Gains
 from stallscope.errors import NotObservable
 from stallscope.recording.histogram import first_reaching
 from stallscope.recording.nouns import CallSite, Missing, Stall
@@ -113,7 +113,7 @@ class Aboard:
         self._collector = Collector(self._writer, pulse=library_unless(pulse.absent_reason(), self._writer))
         self._lock = Lock()
         self._over = Event()
-        self._counts: dict[int, tuple[int, bytes]] = {}  # by a loop's slot: whose it was, and what was counted
+        self._gains = Gains()
         self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
@@ -203,10 +203,7 @@ class Aboard:
             at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
             now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
             epoch = int(self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH])
-            whose, before = self._counts.get(loop_at, (epoch, None))
-            if now != before or whose != epoch:
-                self._counts[loop_at] = epoch, now
-                fresh.update(grown(now, before if whose == epoch else None, _FLOOR))
+            fresh.update(self._gains.of(loop_at, epoch, now, _FLOOR))
         return fresh
 
     def _ran(self) -> set[int]:

@@ -336,13 +336,14 @@ def test_a_guest_run_of_trio_is_its_hosts(tmp_path: Path) -> None:
     need("trio")
     recording, told = run(tmp_path, GUEST.replace("        host()", "        asyncio.run(asyncio_host())"))
     only_loop(recording, "asyncio")
-    assert [of(recording, stalled).duration_ns for stalled in told["stalls"]]
+    found = [of(recording, stalled) for stalled in told["stalls"]]  # each is one stall of the host's
+    assert len({stall.start_ns for stall in found}) == 3
 
 
 def test_a_guest_run_that_stalls_as_it_begins_is_seen(tmp_path: Path) -> None:
     """Beside a loop that the pulse measures the watchdog rests for long: it must wake for a run that is its own."""
     need("trio")
-    idle = (
+    idle = (  # for so long that by then the watchdog, which has nothing to do, is at rest for half a second
         "threading.Thread(target=asyncio.new_event_loop().run_forever, daemon=True).start(); time.sleep(0.75); host()"
     )
     program = GUEST.replace("import asyncio,", "import asyncio, time,").replace("        host()", f"        {idle}")
