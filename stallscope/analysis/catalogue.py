@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from stallscope.analysis.remedies import Remedy
@@ -14,7 +14,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_DATA: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
+_DATA: Mapping[str, Any] = tomllib.loads(files(__package__).joinpath("catalogue.toml").read_text(encoding="utf-8"))
 
 CALLS: Mapping[str, frozenset[str]] = {group: frozenset(names) for group, names in _DATA["calls"].items()}
 """System calls by what they do: ``opens``, ``reads``, ``writes`` …"""
