@@ -307,7 +307,7 @@ def _noting(agent: Any) -> Callable[[Any, int, int, Any], None]:
         if base is None:
             if handlers.type_name(kind) in handlers.STEP_TYPES:
                 steps.add(kind)
-            base = handlers.base_of(table, callback, kind in steps)
+            base = handlers.base_of(table, callback, Task if kind in steps else None)
         cells[base + bucket_of(spent)] += weight
         if trail is not None:
             part = trail.setdefault(base, [0, 0])

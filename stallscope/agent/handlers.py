@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     Key = Any  # CodeType | type | str
 
 
+_KNOWN_MAX = 16 * layout.HANDLERS  # with a slot or without; who is not among them is identified at each call anew
+
+
 class HandlerTable:
-    """Slots of the handlers seen so far, at most ``layout.HANDLERS``."""
+    """Slots of the handlers seen so far, at most ``layout.HANDLERS``; the others share the first."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -35,12 +38,16 @@ class HandlerTable:
     def add(self, key: Key, name: str, file: str, line: int) -> int:
         """Give the key a slot; the cell index of its histogram (slot 0's when all are taken)."""
         slot = self._memory.cells[layout.H_HANDLERS]
-        if slot >= layout.HANDLERS:
-            return self._base(0)
-        self._write(slot, name, file, line)
-        self._memory.cells[layout.H_HANDLERS] = slot + 1
-        self._held.append(key)
-        base = self.bases[cheap(key)] = self._base(slot)
+        if slot < layout.HANDLERS:
+            self._write(slot, name, file, line)
+            self._memory.cells[layout.H_HANDLERS] = slot + 1
+            self._names[self._base(slot)] = name
+        else:
+            slot = 0
+        base = self._base(slot)
+        if len(self._held) < _KNOWN_MAX:
+            self._held.append(key)
+            self.bases[cheap(key)] = base
         return base
 
     def name_of(self, code: CodeType) -> str:
@@ -60,7 +67,6 @@ class HandlerTable:
         at = layout.HANDLERS_AT + slot * layout.HANDLER_BYTES + layout.HANDLER_TEXT_AT
         identity = text.encode({"name": name[:256], "file": file[-1024:], "line": line})
         self._memory.put_text(at, layout.HANDLER_TEXT_BYTES, identity)
-        self._names[self._base(slot)] = name
 
 
 STEP_TYPES = ("TaskStepMethWrapper", "TaskWakeupMethWrapper")  # asyncio's C types whose __self__ is a task
@@ -105,14 +111,14 @@ def of_callback(callback: Any) -> Tuple[Key, str, str, int]:
     return kind, _qualname_of(kind), "", 0
 
 
-def base_of(table: HandlerTable, callback: Any, is_step: bool) -> int:
+def base_of(table: HandlerTable, callback: Any, task_type: Any) -> int:
     """The histogram of a handler met for the first time, or of a kind that has no cheap key.
 
-    ``is_step``: the callback may be a task's step, by its type; then the task is its ``__self__``.
+    ``task_type`` is asyncio's where the callback may be a task's step, by its own type (then the task is its
+    ``__self__``), else None.
     """
-    from asyncio.tasks import Task
-
-    owner = callback.__self__ if is_step else None
-    found = of_coroutine(Task.get_coro(owner)) if isinstance(owner, Task) else of_callback(callback)
+    owner = callback.__self__ if task_type is not None else None
+    is_step = owner is not None and isinstance(owner, task_type)
+    found = of_coroutine(task_type.get_coro(owner)) if is_step else of_callback(callback)
     base = table.bases.get(cheap(found[0]))
     return base if base is not None else table.add(*found)

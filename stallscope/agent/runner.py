@@ -107,6 +107,8 @@ def _adopting(adopt: Callable[[Any], None], failed: Callable[[Any], None]) -> Ca
 def _identifying(table: HandlerTable, failed: Callable[[Any], None]) -> Callable[[Any], Optional[int]]:
     """What the builtin asks about a callback that it has no key for: the cell index of its histogram; 0: none; None:
     this type is a task's step, to be known by the task from now on."""
+    from asyncio.tasks import Task
+
     steps: Set[Any] = {BuiltinFunctionType}
 
     def identify(callback: Any) -> Optional[int]:
@@ -115,7 +117,7 @@ def _identifying(table: HandlerTable, failed: Callable[[Any], None]) -> Callable
             if kind not in steps and handlers.type_name(kind) in handlers.STEP_TYPES:
                 steps.add(kind)
                 return None
-            return handlers.base_of(table, callback, kind in steps)
+            return handlers.base_of(table, callback, Task if kind in steps else None)
         except Exception as error:
             failed(error)
             return 0

@@ -10,13 +10,13 @@ import json
 import os
 import sys
 from _thread import start_new_thread
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic, monotonic_ns, sleep, time  # now: a test may put others in their place
-from typing import Any
+from typing import Any, NamedTuple
 
 from stallscope import agent, pulse
 from stallscope.agent import layout
@@ -40,8 +40,7 @@ REST_S = 1.0
 _FLOOR = layout.bucket_of(FLOOR_NS)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What the loops of this process did since the last look."""
 
     since_ns: int
@@ -109,6 +108,7 @@ class Aboard:
         if agent.is_aboard():
             raise NotObservable("the test session around this one measures this process already: leave out one of them")
         self._threshold_ns = threshold_ns
+        self._first_stall = first_reaching(threshold_ns)
         self._writer = _Kept(path, threshold_ns, command)
         self._collector = Collector(self._writer, pulse=library_unless(pulse.absent_reason(), self._writer))
         self._lock = Lock()
@@ -139,8 +139,8 @@ class Aboard:
         """What happened since the last look."""
         since_ns, self._looked_ns = self._looked_ns, monotonic_ns()
         withheld, self._withheld = self._withheld, self._withheld_now()
-        counts, first = self._fresh_counts(), first_reaching(self._threshold_ns)
-        stalls = sum(more for bucket, more in counts.items() if bucket >= first)
+        counts = self._fresh_counts()
+        stalls = sum([more for bucket, more in counts.items() if bucket >= self._first_stall])
         return Seen(since_ns, self._looked_ns, counts, stalls, withheld)
 
     def details(self, seen: Seen, limit_ns: int) -> Details:
@@ -196,14 +196,15 @@ class Aboard:
         cells = self._agent.memory.cells
         return int(cells[layout.H_SUPPRESSED] + cells[layout.H_DROPPED])
 
-    def _fresh_counts(self) -> Counter[int]:
+    def _fresh_counts(self) -> dict[int, int]:
         """The buckets that grew, from a millisecond on, and by how much."""
-        fresh = Counter[int]()
+        fresh: dict[int, int] = {}
         for loop_at in self._ran():
             at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
             now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
             epoch = int(self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH])
-            fresh.update(self._gains.of(loop_at, epoch, now, _FLOOR))
+            for bucket, more in self._gains.of(loop_at, epoch, now, _FLOOR).items():
+                fresh[bucket] = fresh.get(bucket, 0) + more
         return fresh
 
     def _ran(self) -> set[int]:

@@ -104,8 +104,9 @@ class Suite:
 
     def remember(self, report: pytest.TestReport) -> None:
         """What a phase of a test did to its loop, as its report brings it."""
-        now, before = Told(*getattr(report, _KEY, ())), self.tests.get(report.nodeid, Told())
+        now = Told(*getattr(report, _KEY, ()))
         if now.longest_ns:
+            before = self.tests.get(report.nodeid, Told())
             longest_ns, stalls = max(before.longest_ns, now.longest_ns), before.stalls + now.stalls
             self.tests[report.nodeid] = Told(longest_ns, stalls, before.unjudged + now.unjudged)
 
