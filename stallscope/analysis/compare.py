@@ -8,7 +8,7 @@ variance of about the sum of their squares, which is at most its time multiplied
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import log2, sqrt
 from typing import Literal
 
@@ -115,7 +115,7 @@ def compare(before: Recording, after: Recording, what_if: Removal | None = None)
     return Comparison(
         before=old,
         after=new,
-        equal=replace(before, path="") == replace(after, path=""),
+        equal=before._replace(path="") == after._replace(path=""),
         modes=_modes(old.totals.modality.modes, new.totals.modality.modes),
         culprits=_culprits(old, new) if detailed else (),
         causes=_causes(old, new) if detailed else (),

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from stallscope.analysis.preemption import STOPPED, Idle, is_lock, merely_waits, waited_for_cpu
@@ -168,19 +168,19 @@ def _exact(stall: Stall, left: _Uncovered) -> list[Slice]:
         slices.append(Slice(ns, "gc", None, pause.stack or _stack_at(stall.spans, pause.start_ns)))
     waited = waited_for_cpu(stall)
     idle = Idle(stall, waited)
-    for index, timed in sorted(enumerate(stall.calls), key=lambda numbered: numbered[1].count > 1):
+    for index, timed in sorted(enumerate(stall.calls), key=lambda numbered: numbered[1].calls > 1):
         stack = timed.stack or _stack_at(stall.spans, timed.start_ns)
         cause = _timed_cause(timed, stack)
         call = None if cause == "import" else timed.call
         ns = _covered(timed, stall, left, idle)
         off_ns = min(ns, waited.get(index, 0))
-        slices.append(Slice(ns - off_ns, cause, call, stack, calls=timed.count))
+        slices.append(Slice(ns - off_ns, cause, call, stack, calls=timed.calls))
         slices.append(Slice(off_ns, "descheduled", None, stack))
     return slices
 
 
 def _covered(timed: TimedCall, stall: Stall, left: _Uncovered, idle: Idle) -> int:
-    if timed.count == 1:
+    if timed.calls == 1:
         return left.take(timed.start_ns, timed.start_ns + timed.duration_ns)
     ns = sum(left.take_part(*part) for part in idle.take(timed.start_ns, timed.duration_ns))
     if idle.is_known and merely_waits(timed.call):
@@ -210,7 +210,7 @@ def _with_calls(spans: list[Span]) -> list[Span]:
         return spans
     caught = {span.stack: span.call for span in spans if span.call is not None and not is_lock(span.call)}
     return [
-        replace(span, call=caught[span.stack])
+        span._replace(call=caught[span.stack])
         if span.call is None
         and span.stack in caught
         and span.late_ns < PROMPT_NS
@@ -230,8 +230,7 @@ def _with_head(spans: list[Span]) -> list[Span]:
     if second.cpu_ns is None or length <= 0 or not _alike(first, second):
         return spans
     scale = (first.to_ns - first.from_ns) / length
-    head = replace(
-        first,
+    head = first._replace(
         cpu_ns=round(second.cpu_ns * scale),
         run_delay_ns=round((second.run_delay_ns or 0) * scale),
         switches=None if second.switches is None else round(second.switches * scale),
@@ -264,8 +263,7 @@ def _with_tail(spans: list[Span], stall: Stall, threshold_ns: int) -> list[Span]
     if to_ns <= last.to_ns:
         return spans
     scale = (to_ns - last.from_ns) / max(1, last.to_ns - last.from_ns)
-    longer = replace(
-        last,
+    longer = last._replace(
         to_ns=to_ns,
         cpu_ns=None if last.cpu_ns is None else round(last.cpu_ns * scale),
         run_delay_ns=None if last.run_delay_ns is None else round(last.run_delay_ns * scale),

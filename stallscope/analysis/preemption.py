@@ -28,7 +28,7 @@ def merely_waits(call: Call) -> bool:
 
 def waited_for_cpu(stall: Stall) -> Mapping[int, int]:
     """Least ns of that kind, by the index of the call in `stall.calls`; sums of many calls are left out."""
-    single = [(index, timed) for index, timed in enumerate(stall.calls) if timed.count == 1]
+    single = [(index, timed) for index, timed in enumerate(stall.calls) if timed.calls == 1]
     waited: dict[int, int] = {}
     for span in stall.spans:
         if not span.run_delay_ns or not single:
@@ -51,7 +51,7 @@ class Idle:
         blocked = [
             (timed, max(0, timed.duration_ns - waited.get(index, 0)))
             for index, timed in enumerate(stall.calls)
-            if timed.count == 1
+            if timed.calls == 1
         ]
         self._left = [[span.from_ns, span.to_ns, _idle(span, blocked)] for span in stall.spans if self.is_known]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from stallscope.analysis.culprits import Blame
 from stallscope.analysis.sites import bare
@@ -26,9 +25,8 @@ def with_settled_names(recording: Recording) -> Recording:
     settled = _settled(_handlers(recording))
     if not settled:
         return recording
-    return replace(
-        recording,
-        handlers=tuple(replace(one, handler=settled.get(one.handler, one.handler)) for one in recording.handlers),
+    return recording._replace(
+        handlers=tuple(one._replace(handler=settled.get(one.handler, one.handler)) for one in recording.handlers),
         stalls=tuple(_renamed(stall, settled) for stall in recording.stalls),
     )
 
@@ -56,9 +54,9 @@ def _settled(handlers: Iterable[Handler]) -> dict[Handler, Handler]:
 
 
 def _renamed(stall: Stall, settled: Handlers) -> Stall:
-    times = tuple(replace(one, handler=settled.get(one.handler, one.handler)) for one in stall.handlers)
+    times = tuple(one._replace(handler=settled.get(one.handler, one.handler)) for one in stall.handlers)
     current = stall.current and settled.get(stall.current, stall.current)
-    return replace(stall, handlers=times, current=current)
+    return stall._replace(handlers=times, current=current)
 
 
 def with_versions_merged(blames: Iterable[Blame], stalls: Sequence[Stall], loops: Iterable[Loop]) -> list[Blame]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from heapq import merge
 
 from stallscope.analysis.culprits import NOBODYS, NOT_RUNNING, Blame
@@ -148,7 +147,7 @@ def predict(
 
 def _replayed(one: LoopFindings, changes: Sequence[tuple[int, int]], threshold_ns: int) -> LoopFindings:
     """A loop with some iterations shorter, over the same wall time."""
-    loop = replace(one.loop, last_ns=one.loop.opened_ns + one.wall_ns)
+    loop = one.loop._replace(last_ns=one.loop.opened_ns + one.wall_ns)
     return examine_loop(loop, changed(one.held, changes), (), threshold_ns)
 
 

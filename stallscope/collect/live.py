@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Latest:
 
     def _counted(self) -> Iterator[Loop]:
         for loop in self.loops.values():
-            yield replace(loop, counts=dict(self._counts.get(loop.id, {})))
+            yield loop._replace(counts=dict(self._counts.get(loop.id, {})))
 
 
 class LiveWriter(Writer):
@@ -100,7 +100,7 @@ class LiveWriter(Writer):
     def process_ended(self, process_id: int, ended_ns: int, ending: str) -> None:
         super().process_ended(process_id, ended_ns, ending)
         known = self.latest.processes[process_id]
-        self.latest.processes[process_id] = replace(known, ended_ns=ended_ns, ending=ending)
+        self.latest.processes[process_id] = known._replace(ended_ns=ended_ns, ending=ending)
 
     def loop(self, process_id: int, tid: int, kind: str, name: str, opened_ns: int) -> int:
         number = super().loop(process_id, tid, kind, name, opened_ns)
@@ -111,7 +111,7 @@ class LiveWriter(Writer):
     def loop_seen(self, loop_id: int, last_ns: int, zero_waits: int | None, cpu_ns: int | None = None) -> None:
         super().loop_seen(loop_id, last_ns, zero_waits, cpu_ns)
         known = self.latest.loops[loop_id]
-        self.latest.loops[loop_id] = replace(known, last_ns=last_ns, zero_waits=zero_waits)
+        self.latest.loops[loop_id] = known._replace(last_ns=last_ns, zero_waits=zero_waits)
 
     def histogram(self, loop_id: int, at_ns: int, counts: Mapping[int, int]) -> None:
         super().histogram(loop_id, at_ns, counts)

@@ -99,7 +99,7 @@ class Descriptors:
         for index in range(len(history) - 1, -1, -1):
             at, value = history[index]
             if at <= position:
-                if isinstance(value, tuple):
+                if value is not None and not isinstance(value, Resource):
                     value = _made(*(part.decode("utf-8", "replace") for part in value))
                     history[index] = at, value
                 return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from stallscope.ingest.perf_events import LOST, PREFIX, ns_of
@@ -91,7 +91,7 @@ def read(source: Source, threshold_ns: int) -> Recording:
         threshold_ns,
         loops=[loop_of(numbers[t.tid], t.tid, "thread", t.program, t.first_ns, t.last_ns) for t in slow],
         processes=[process_of(numbers[t.tid], t.tid, t.program, t.first_ns) for t in slow],
-        stalls=[replace(stall, loop_id=numbers[stall.loop_id]) for _, _, stall in reader.longest],
+        stalls=[stall._replace(loop_id=numbers[stall.loop_id]) for _, _, stall in reader.longest],
         missing=[NO_ITERATIONS, NO_CALLS, LOWER_BOUND, NO_HANDLERS],
         notes=[CAVEAT, *reader.remarks(), *unread(reader.unread, cut)],
         suppressed=sum(thread.stalls for thread in slow) - len(reader.longest),

@@ -19,7 +19,7 @@ import heapq
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from stallscope.agent.layout import MAX_NS, SUB_BITS, SUB_BUCKETS, bucket_of
 from stallscope.ingest.descriptors import Descriptors
@@ -73,7 +73,7 @@ class Evidence:
             entry[1] += count
         end_ns = at_ns + ROUNDING_NS
         fitting = [c for c in self.calls if began_ns <= c.start_ns and c.start_ns + c.duration_ns <= end_ns]
-        short = [TimedCall(began_ns, total, call, count=count) for call, (total, count) in sums.items() if total]
+        short = [TimedCall(began_ns, total, call, calls=count) for call, (total, count) in sums.items() if total]
         return sorted([*fitting, *short], key=lambda timed: -timed.duration_ns)[:CALLS_KEPT]
 
 
@@ -336,7 +336,7 @@ class Rebuild:
         loops = [thread for thread in self.threads if thread.is_loop]
         images = {image: number for number, image in enumerate(dict.fromkeys(thread.image for thread in loops), 1)}
         numbers = {thread: number for number, thread in enumerate(loops, 1)}
-        stalls = [replace(stall, loop_id=numbers[thread]) for _, _, thread, stall in self._longest if thread in numbers]
+        stalls = [stall._replace(loop_id=numbers[thread]) for _, _, thread, stall in self._longest if thread in numbers]
         return recording_of(
             source,
             form,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 from stallscope.ingest.rebuild import Evidence
 from stallscope.recording.nouns import Span, TimedCall
@@ -114,5 +113,5 @@ def _without(call: TimedCall, delays: list[tuple[int, int]]) -> TimedCall:
     end_ns = call.start_ns + call.duration_ns
     for low, high in delays:
         if call.start_ns <= low and high <= end_ns and end_ns - high < LEAST_NS * 5:
-            return replace(call, duration_ns=low - call.start_ns)
+            return call._replace(duration_ns=low - call.start_ns)
     return call

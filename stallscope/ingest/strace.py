@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 
 from stallscope.errors import UnreadableInput
 from stallscope.ingest.refusals import refuse_selections
@@ -80,7 +79,7 @@ def _recording(source: Source, heads: list[bytes], readers: list[Reader]) -> Rec
         notes.append(f"{plural(halves, 'interrupted call')} lacked one half and did not count")
     end_ns, lines = max(reader.clock.now_ns for reader in readers), sum(reader.lines.total() for reader in readers)
     recording = rebuild.recording(source, "strace", end_ns, missing, notes, lines)
-    return recording if len(readers) == 1 else replace(recording, path=f"{source.path.with_suffix('')}.*")
+    return recording if len(readers) == 1 else recording._replace(path=f"{source.path.with_suffix('')}.*")
 
 
 def tid_in_name(source: Source) -> int:

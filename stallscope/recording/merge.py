@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from stallscope.recording.nouns import Fidelity, Recording
@@ -87,17 +86,16 @@ def _numbered(recordings: Iterable[Recording]) -> Iterator[Recording]:
         processes = {process.id: process_base + k for k, process in enumerate(one.processes, 1)}
         loops = {loop.id: loop_base + k for k, loop in enumerate(one.loops, 1)}
         file = Path(one.path).name
-        yield replace(
-            one,
-            processes=tuple(replace(process, id=processes[process.id]) for process in one.processes),
+        yield one._replace(
+            processes=tuple(process._replace(id=processes[process.id]) for process in one.processes),
             loops=tuple(
-                replace(loop, id=loops[loop.id], process_id=processes[loop.process_id], name=f"{loop.name} in {file}")
+                loop._replace(id=loops[loop.id], process_id=processes[loop.process_id], name=f"{loop.name} in {file}")
                 for loop in one.loops
             ),
-            handlers=tuple(replace(part, process_id=processes[part.process_id]) for part in one.handlers),
-            stalls=tuple(replace(stall, loop_id=loops[stall.loop_id]) for stall in one.stalls),
-            call_sites=tuple(replace(site, process_id=processes[site.process_id]) for site in one.call_sites),
-            executors=tuple(replace(pool, process_id=processes[pool.process_id]) for pool in one.executors),
+            handlers=tuple(part._replace(process_id=processes[part.process_id]) for part in one.handlers),
+            stalls=tuple(stall._replace(loop_id=loops[stall.loop_id]) for stall in one.stalls),
+            call_sites=tuple(site._replace(process_id=processes[site.process_id]) for site in one.call_sites),
+            executors=tuple(pool._replace(process_id=processes[pool.process_id]) for pool in one.executors),
         )
         process_base += len(one.processes)
         loop_base += len(one.loops)

@@ -8,8 +8,7 @@ name says otherwise. ``None`` means "this source cannot know", never zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ResourceKind = Literal["path", "peer", "pipe", "lock", "child", "host", "timer", "other"]
 
@@ -17,8 +16,7 @@ Counts = Mapping[int, int]
 """A histogram: bucket (see ``stallscope.agent.layout``) -> count; empty buckets are absent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame of a stack."""
 
     file: str
@@ -30,16 +28,14 @@ Stack = tuple[Frame, ...]
 """Innermost frame first. Empty when unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """What a call touched: a path, a peer ``host:port``, a pipe, a lock, a child, a host name."""
 
     kind: ResourceKind
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A system call (or a blocking library call) by name, with what it touched."""
 
     name: str
@@ -48,8 +44,7 @@ class Call:
     """Arguments worth showing, e.g. ``fd 7`` or ``0.050 s``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(NamedTuple):
     """What the loop called: a coroutine or a callback, where it is defined."""
 
     name: str
@@ -57,8 +52,7 @@ class Handler:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerTime:
+class HandlerTime(NamedTuple):
     """A handler's part in one stall."""
 
     handler: Handler
@@ -66,8 +60,7 @@ class HandlerTime:
     total_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A stretch of a stall between two samples, described by the sample at its end.
 
     Neighbours that look alike are merged (``samples`` counts them). The counters are what the
@@ -93,21 +86,19 @@ class Span:
     """How long the sampler had to wait for the GIL: long means C code that holds it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimedCall:
+class TimedCall(NamedTuple):
     """A call whose duration was measured exactly (by the pulse, or by a tracer)."""
 
     start_ns: int
     duration_ns: int
     call: Call
     stack: Stack = ()
-    count: int = 1
+    calls: int = 1
     """More than one: many short calls of one kind in one iteration, summed: ``duration_ns`` is their sum, spread
     over the time from ``start_ns`` on."""
 
 
-@dataclass(frozen=True, slots=True)
-class GcPause:
+class GcPause(NamedTuple):
     """One run of the garbage collector, with the stack that set it off."""
 
     start_ns: int
@@ -116,8 +107,7 @@ class GcPause:
     stack: Stack = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(NamedTuple):
     """An iteration at or above the threshold, with all that is known of it."""
 
     loop_id: int
@@ -136,8 +126,7 @@ class Stall:
     pauses: tuple[GcPause, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """One observed process image (``exec`` makes a new one under the same pid)."""
 
     id: int
@@ -153,8 +142,7 @@ class Process:
     """How it went: ``exited``, ``killed``, ``replaced``, ``disabled: reason``; empty: unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class CoarseHistogram:
+class CoarseHistogram(NamedTuple):
     """A histogram whose buckets are coarser than ``Counts`` can hold, as foreign tools print them."""
 
     edges_ns: tuple[int, ...]
@@ -166,8 +154,7 @@ class CoarseHistogram:
     """1: buckets of an octave or wider; 4: finer ones."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """The iterations of a stretch of a loop's life."""
 
     from_ns: int
@@ -175,8 +162,7 @@ class Interval:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class Loop:
+class Loop(NamedTuple):
     """One event loop: a thread that waits, and what its iterations were."""
 
     id: int
@@ -203,8 +189,7 @@ class Loop:
     for, and when the source keeps none."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerCounts:
+class HandlerCounts(NamedTuple):
     """A handler's histogram over the whole recording of its process.
 
     Measured by the agent alone, calls under a 64th of the threshold are a sample, weighted: one
@@ -216,8 +201,7 @@ class HandlerCounts:
     counts: Counts
 
 
-@dataclass(frozen=True, slots=True)
-class CallSite:
+class CallSite(NamedTuple):
     """A place that makes a blocking call inside iterations, however short the call.
 
     Totals over the whole recording of its process. ``hits`` and ``total_ns`` are estimates where
@@ -234,8 +218,7 @@ class CallSite:
     longest_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Executor:
+class Executor(NamedTuple):
     """A thread pool of a process (``concurrent.futures``), as often as it was looked at."""
 
     process_id: int
@@ -261,16 +244,14 @@ EVIDENCE = "evidence"
 """What is missing where so much could not be read that nothing can be judged by the rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(NamedTuple):
     """Something that this recording could not see, and why."""
 
     what: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fidelity:
+class Fidelity(NamedTuple):
     """What a recording could and could not see."""
 
     level: str
@@ -283,8 +264,7 @@ class Fidelity:
         return next((one.why for one in self.missing if one.what == EVIDENCE), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(NamedTuple):
     """Everything in one ``.stall`` file, or in one foreign trace."""
 
     path: str
@@ -302,7 +282,7 @@ class Recording:
     """Stalls that are in the histograms but whose details were not kept."""
     complete: bool = True
     """False: the recorder was killed; what follows its last second is missing."""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     """Sentences for the reader, such as "recording stopped: disk full"."""
     call_sites: tuple[CallSite, ...] = ()
     """Empty when none was seen, and when the source sees calls only inside stalls."""

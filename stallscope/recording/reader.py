@@ -10,7 +10,6 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -230,7 +229,7 @@ def _with_intervals(db: sqlite3.Connection, loops: Iterable[Loop], started_ns: i
         inner = [min(max(end, loop.opened_ns), loop.last_ns) for end in list(ends.values())[:-1]]
         edges = pairwise((loop.opened_ns, *inner, loop.last_ns))
         counts = (by_loop[loop.id][number] for number in ends)
-        yield replace(loop, intervals=tuple(Interval(*edge, own) for edge, own in zip(edges, counts, strict=False)))
+        yield loop._replace(intervals=tuple(Interval(*edge, own) for edge, own in zip(edges, counts, strict=False)))
 
 
 def _coarse(db: sqlite3.Connection) -> dict[int, CoarseHistogram]:

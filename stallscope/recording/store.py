@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from stallscope.errors import UnreadableInput
@@ -54,11 +53,11 @@ def store(recording: Recording, writer: Writer) -> None:
     for counted in recording.handlers:
         writer.handler_histogram(writer.handler(processes[counted.process_id], counted.handler), counted.counts)
     for site in recording.call_sites:
-        writer.call_site(replace(site, process_id=processes[site.process_id]))
+        writer.call_site(site._replace(process_id=processes[site.process_id]))
     for pool in recording.executors:
-        writer.executor(replace(pool, process_id=processes[pool.process_id]))
+        writer.executor(pool._replace(process_id=processes[pool.process_id]))
     for stall in recording.stalls:
-        writer.stall(replace(stall, loop_id=loops[stall.loop_id]))
+        writer.stall(stall._replace(loop_id=loops[stall.loop_id]))
     _store_words(recording, writer)
 
 

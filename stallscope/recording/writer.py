@@ -265,7 +265,7 @@ class Writer:
         """The rows of each of STALL_DETAILS, less their keys, in that order."""
         yield ((self._handler(process, part.handler), part.calls, part.total_ns) for part in stall.handlers)
         yield (self._span_values(span) for span in stall.spans)
-        yield ((c.start_ns, c.duration_ns, self._call(c.call), self._stack(c.stack), c.count) for c in stall.calls)
+        yield ((c.start_ns, c.duration_ns, self._call(c.call), self._stack(c.stack), c.calls) for c in stall.calls)
         yield ((p.start_ns, p.duration_ns, p.generation, self._stack(p.stack)) for p in stall.pauses)
 
     def _span_values(self, span: Span) -> tuple[Value, ...]:

@@ -86,7 +86,7 @@ def _whole(one: StallFindings) -> _Slice:
         **_at(main.stack),
         "ledger_ms": by_cause(one.ledger),
         "task": stall.task,
-        "short calls": [_sum(call) for call in stall.calls if call.count > 1],
+        "short calls": [_sum(call) for call in stall.calls if call.calls > 1],
         "unfinished": not stall.finished,
     }
     known = {name: value for name, value in arguments.items() if value}
@@ -96,11 +96,11 @@ def _whole(one: StallFindings) -> _Slice:
 
 def _sum(call: TimedCall) -> str:
     """Many short calls have a sum and no place in time."""
-    return f"{call.count:,} x {call_text(call.call)}: {duration(call.duration_ns)}"
+    return f"{call.calls:,} x {call_text(call.call)}: {duration(call.duration_ns)}"
 
 
 def _inner(stall: Stall) -> Iterator[_Slice]:
-    timed = [call for call in stall.calls if call.count == 1]
+    timed = [call for call in stall.calls if call.calls == 1]
     for call in timed:
         about = {"resource": resource_of(call.call), "detail": call.call.detail}
         known = {name: value for name, value in about.items() if value}

@@ -8,7 +8,7 @@ Form: the class comment of org.HdrHistogram.HistogramLogReader.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stallscope.analysis.findings import Findings, LoopFindings
 from stallscope.analysis.lengths import Lengths, lengths, percentile_histogram
@@ -63,7 +63,7 @@ def _held(loop: Loop, interval: Interval, stalls: Iterable[Stall]) -> Lengths:
     last = interval is loop.intervals[-1]
     ends = ((stall.start_ns + stall.duration_ns, stall) for stall in stalls)
     own = [stall for end_ns, stall in ends if interval.from_ns < end_ns and (last or end_ns <= interval.to_ns)]
-    return lengths(replace(loop, counts=interval.counts), own)
+    return lengths(loop._replace(counts=interval.counts), own)
 
 
 def _row(line: _Line, origin_ns: int) -> str:

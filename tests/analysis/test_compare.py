@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stallscope.analysis.compare import Comparison, compare
@@ -38,9 +36,8 @@ def test_gone_new_grown_and_shrunk() -> None:
 
 def test_a_line_that_drifted_is_the_same_culprit_and_so_is_one_in_a_moved_folder() -> None:
     moved = [
-        replace(
-            one,
-            spans=tuple(replace(span, stack=(Frame("/opt/v2/server.py", 31, "Server.handle"),)) for span in one.spans),
+        one._replace(
+            spans=tuple(span._replace(stack=(Frame("/opt/v2/server.py", 31, "Server.handle"),)) for span in one.spans),
         )
         for one in reads(100)
     ]
@@ -108,13 +105,13 @@ def test_a_what_if_is_scored() -> None:
 
 def test_equal_recordings_are_said_to_be_equal() -> None:
     same = recording(reads(10))
-    assert compare(same, replace(same, path="y.stall")).equal
+    assert compare(same, same._replace(path="y.stall")).equal
     assert not compare(same, recording(reads(11))).equal
 
 
 def test_both_are_judged_by_the_higher_threshold_and_that_is_said() -> None:
     lower = recording(reads(10) + reads(5, ms=15, line=22))
-    higher = replace(recording(reads(10)), threshold_ns=30 * MS)
+    higher = recording(reads(10))._replace(threshold_ns=30 * MS)
     found = compare(lower, higher)
     assert (found.before.threshold_ns, found.before.totals.stall_count) == (30 * MS, 10)
     assert changes(found) == [("same", "read")]
@@ -124,7 +121,7 @@ def test_both_are_judged_by_the_higher_threshold_and_that_is_said() -> None:
 def test_a_recording_without_details_is_compared_by_its_histogram_alone() -> None:
     coarse = CoarseHistogram(tuple(k * MS for k in (0, 2, 4, 8, 16, 32, 64, 128)), (3799, 0, 0, 0, 409, 313, 128))
     foreign: Recording = recording(
-        (), [replace(loop([], wall_ns=0), coarse=coarse)], fidelity=Fidelity("funclatency"), source="funclatency"
+        (), [loop([], wall_ns=0)._replace(coarse=coarse)], fidelity=Fidelity("funclatency"), source="funclatency"
     )
     found = compare(foreign, recording(reads(10)))
     assert (found.culprits, found.causes, found.score) == ((), (), None)
@@ -133,7 +130,7 @@ def test_a_recording_without_details_is_compared_by_its_histogram_alone() -> Non
 
 
 def test_several_loops_are_taken_as_one() -> None:
-    stalls = [*reads(50), *(replace(one, loop_id=2) for one in reads(50))]
+    stalls = [*reads(50), *(one._replace(loop_id=2) for one in reads(50))]
     loops = [loop([50_000] * 5000 + [50 * MS] * 50, loop_id=number) for number in (1, 2)]
     found = compare(recording(stalls, loops), recording((), [loop([50_000] * 5000)]))
     assert (found.before.totals.loops, found.before.totals.iterations, found.before.totals.wall_ns) == (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stallscope.analysis.examine import examine
@@ -281,7 +279,7 @@ def test_loops_come_by_stall_time_and_a_loop_without_iterations_last() -> None:
 def test_a_histogram_of_a_foreign_tool_is_judged_by_its_own_buckets() -> None:
     ms = (0, 2, 4, 8, 16, 32, 64, 128)  # Dropbox's nginx, as funclatency printed it
     coarse = CoarseHistogram(tuple(k * MS for k in ms), (3799, 0, 0, 0, 409, 313, 128))
-    foreign = replace(loop([], wall_ns=0, zero_waits=None), coarse=coarse)
+    foreign = loop([], wall_ns=0, zero_waits=None)._replace(coarse=coarse)
     found = examine(recording((), [foreign], source="funclatency"))
     (one,) = found.loops
     assert (one.iterations, one.stall_count, one.modality.shape) == (4649, 850, "bimodal")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stallscope.agent.layout import bucket_of
@@ -35,7 +33,7 @@ def test_the_culprit_inflicts_and_the_others_suffer() -> None:
 
 def test_calls_seen_in_the_same_iteration_are_counted() -> None:
     times = (HandlerTime(HANDLER, 1, 45 * MS), HandlerTime(VICTIM, 7, MS))
-    found = delays(recording([replace(one, handlers=times) for one in STALLS], handlers=COUNTS))
+    found = delays(recording([one._replace(handlers=times) for one in STALLS], handlers=COUNTS))
     assert (found[VICTIM].caught_calls, found[HANDLER].caught_calls) == (700, 0)
     assert found[VICTIM].own_ns == 100 * MS
 

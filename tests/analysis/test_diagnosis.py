@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stallscope.agent.layout import bucket_of
@@ -48,7 +46,7 @@ def test_two_handlers_that_share_a_blocking_helper_are_two_culprits_at_one_line(
     helper = Frame(SERVER, 70, "load")
     reads = [blocked(50 * MS, path("read", "/a"), stack(20, "Server.handle", helper), k * S) for k in range(6)]
     uploads = [
-        replace(one, current=UPLOAD)
+        one._replace(current=UPLOAD)
         for one in (blocked(30 * MS, path("read", "/a"), uploading(45, helper), (10 + k) * S) for k in range(3))
     ]
     first, second = culprits(*reads, *uploads)
@@ -116,7 +114,7 @@ def test_a_few_calls_that_a_busy_machine_held_up_do_not_hide_a_pile_up() -> None
 
 def test_what_the_machine_took_is_no_part_of_a_pile_up() -> None:
     spans = (Span(0, 50 * MS, 20, stack(20), FUTEX, "S", 20 * MS, 30 * MS, 1),)
-    made = recording([replace(crowd(), spans=spans)], handlers=counted({MS // 2: 100}))
+    made = recording([crowd()._replace(spans=spans)], handlers=counted({MS // 2: 100}))
     machine, piled = examine(made).culprits
     assert (machine.cause, machine.ns) == ("descheduled", 30 * MS)
     assert (piled.kind, piled.ns) == ("pile-up", 20 * MS)
@@ -163,13 +161,13 @@ def test_a_comprehension_goes_by_its_function(name: str) -> None:
 
 def test_names_that_the_program_makes_up_are_one_handler() -> None:
     stalls = [
-        replace(blocked(50 * MS, path("read", "/a"), uploading(45), k * S), current=Handler(f"job_{k}", SERVER, 40))
+        blocked(50 * MS, path("read", "/a"), uploading(45), k * S)._replace(current=Handler(f"job_{k}", SERVER, 40))
         for k in range(5)
     ]
     (one,) = culprits(*stalls)
     assert one.handler == Handler("job_*", SERVER, 40)
     assert one.stalls == 5
-    other = replace(stalls[0], current=Handler("job_7", SERVER, 60), start_ns=9 * S)
+    other = stalls[0]._replace(current=Handler("job_7", SERVER, 60), start_ns=9 * S)
     assert len(culprits(*stalls, other)) == 2
 
 
@@ -177,8 +175,7 @@ def worker(number: int, handler_line: int, *lines: int) -> tuple[Stall, ...]:
     """The stalls of one worker, whose handler begins at that line and blocks at those."""
     at = number * 10 * S
     return tuple(
-        replace(
-            blocked(50 * MS, path("read", "/a"), stack(line), at + line * MS),
+        blocked(50 * MS, path("read", "/a"), stack(line), at + line * MS)._replace(
             loop_id=number,
             current=Handler("Server.handle", SERVER, handler_line),
         )
@@ -188,7 +185,7 @@ def worker(number: int, handler_line: int, *lines: int) -> tuple[Stall, ...]:
 
 def of_workers(*stalls: Stall) -> tuple[Culprit, ...]:
     numbers = sorted({stall.loop_id for stall in stalls})
-    loops = [replace(loop([50_000] * 1000 + [50 * MS] * 2, loop_id=n), process_id=n, pid=100 + n) for n in numbers]
+    loops = [loop([50_000] * 1000 + [50 * MS] * 2, loop_id=n)._replace(process_id=n, pid=100 + n) for n in numbers]
     return examine(recording(stalls, loops)).culprits
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,7 +13,7 @@ from tests.analysis.recordings import MS, S, blocked, loop, path, recording, sta
 
 
 def read(start_ns: float, line: int = 20, loop_id: int = 1) -> Stall:
-    return replace(blocked(30 * MS, path("read", "/a"), stack(line), round(start_ns)), loop_id=loop_id)
+    return blocked(30 * MS, path("read", "/a"), stack(line), round(start_ns))._replace(loop_id=loop_id)
 
 
 def found(*stalls: Stall) -> tuple[Pattern, ...]:
@@ -71,7 +70,7 @@ def workers(series: list[list[float]]) -> Recording:
     """A recording of so many processes, with stalls that begin at those seconds."""
     stalls = [read(at * S, loop_id=number) for number, times in enumerate(series, 1) for at in times]
     loops = [
-        replace(loop([50_000] * 1000 + [30 * MS] * len(times), loop_id=number), process_id=number, pid=100 + number)
+        loop([50_000] * 1000 + [30 * MS] * len(times), loop_id=number)._replace(process_id=number, pid=100 + number)
         for number, times in enumerate(series, 1)
     ]
     processes = tuple(Process(k, 100 + k, 1, "python", "", 0, 60 * S) for k in range(1, len(series) + 1))

@@ -35,7 +35,7 @@ def test_two_calls_share_it_by_their_length() -> None:
 
 def test_sums_and_sources_without_counters_are_left_alone() -> None:
     span = Span(0, 20 * MS, 4, (), None, "R", cpu_ns=0, run_delay_ns=19 * MS)
-    summed = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 18 * MS, WRITE, count=1000),))
+    summed = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 18 * MS, WRITE, calls=1000),))
     assert waited_for_cpu(summed) == {}
     bare = Stall(1, 0, 20 * MS, calls=(TimedCall(0, 18 * MS, WRITE),))
     assert waited_for_cpu(bare) == {}
@@ -61,11 +61,11 @@ def test_many_short_waits_have_what_the_thread_was_idle_and_no_more() -> None:
         Span(0, 20 * MS, 4, (), None, "R", cpu_ns=20 * MS, run_delay_ns=0),
         Span(20 * MS, 40 * MS, 4, (), None, "R", cpu_ns=10 * MS, run_delay_ns=7 * MS),
     )
-    stall = Stall(1, 0, 40 * MS, spans=spans, calls=(TimedCall(1 * MS, 8 * MS, GIL, count=5),))
+    stall = Stall(1, 0, 40 * MS, spans=spans, calls=(TimedCall(1 * MS, 8 * MS, GIL, calls=5),))
     assert ledger(divide(stall, 10 * MS)) == {"gil-wait": 3 * MS, "python-cpu": 30 * MS, "descheduled": 7 * MS}
 
 
 def test_what_many_short_calls_ran_is_theirs() -> None:
     span = Span(0, 20 * MS, 4, (), None, "R", cpu_ns=18 * MS, run_delay_ns=0)
-    stall = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 12 * MS, WRITE, count=1000),))
+    stall = Stall(1, 0, 20 * MS, spans=(span,), calls=(TimedCall(0, 12 * MS, WRITE, calls=1000),))
     assert ledger(divide(stall, 10 * MS)) == {"blocking-syscall": 12 * MS, "python-cpu": 8 * MS}

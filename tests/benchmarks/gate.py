@@ -101,10 +101,10 @@ def _with_calls(recording: Recording, sites: Sequence[Sequence[object]]) -> Reco
     """The recording with the call sites that the program counted, and without the frames that counted them."""
     found = tuple(_call_site(*site) for site in sites)  # type: ignore[arg-type]
     stalls = tuple(
-        replace(stall, spans=tuple(replace(span, stack=_uncounted(span.stack)) for span in stall.spans))
+        stall._replace(spans=tuple(span._replace(stack=_uncounted(span.stack)) for span in stall.spans))
         for stall in recording.stalls
     )
-    return replace(recording, stalls=stalls, call_sites=recording.call_sites or found)
+    return recording._replace(stalls=stalls, call_sites=recording.call_sites or found)
 
 
 def _call_site(call: str, kind: str, stack: Sequence[tuple[str, int, str]], totals: Sequence[int]) -> CallSite:

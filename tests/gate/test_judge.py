@@ -141,7 +141,7 @@ def test_of_several_runs_one_stall_each_is_forgiven() -> None:
 
 
 def test_a_hang_is_never_forgiven() -> None:
-    hung = run([replace(computing(3 * S), finished=False)])
+    hung = run([computing(3 * S)._replace(finished=False)])
     assert verdict([hung], policy=limited(max_stall_ns=100 * MS)).failed
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stallscope.agent.layout import bucket_of
 from stallscope.gate.runs import run_of
 from stallscope.recording.nouns import (
@@ -40,9 +38,9 @@ def test_a_call_and_computing_are() -> None:
 
 def test_computing_that_one_sample_alone_speaks_for_is_not_counted() -> None:
     (first, _) = sampled(12 * MS, None, WHERE, state="R")
-    lone = Stall(1, 0, 12 * MS, spans=(replace(first, to_ns=11 * MS, late_ns=11 * MS),))
+    lone = Stall(1, 0, 12 * MS, spans=(first._replace(to_ns=11 * MS, late_ns=11 * MS),))
     assert run([lone]).facts.stalls == 0
-    caught = Stall(1, 0, 12 * MS, spans=(replace(first, to_ns=11 * MS, call=READ, state="D"),))
+    caught = Stall(1, 0, 12 * MS, spans=(first._replace(to_ns=11 * MS, call=READ, state="D"),))
     assert run([caught]).facts.stalls == 1
 
 
@@ -51,7 +49,7 @@ def test_a_wait_for_the_gil_counts_unless_the_machine_is_loaded() -> None:
     quiet = Stall(1, 0, 30 * MS, spans=sampled(30 * MS, None, WHERE, state="R", cpu=1.0), calls=(gil,))
     assert run([quiet]).facts.stalls == 1
     waiting = sampled(30 * MS, None, WHERE, state="R", cpu=0.0, delay=1.0)
-    assert run([replace(quiet, spans=waiting)]).facts.stalls == 0
+    assert run([quiet._replace(spans=waiting)]).facts.stalls == 0
 
 
 def test_a_wait_until_a_new_thread_runs_does_not_count_and_one_for_its_work_does() -> None:
@@ -83,7 +81,7 @@ def test_a_higher_threshold_counts_less() -> None:
 
 
 def test_what_never_ended_is_known_as_such() -> None:
-    assert run([replace(computing(3 * S), finished=False)]).hung_ns > 2.9 * S
+    assert run([computing(3 * S)._replace(finished=False)]).hung_ns > 2.9 * S
     assert run([computing(3 * S)]).hung_ns == 0
 
 
@@ -96,8 +94,8 @@ def test_p99_is_corrected() -> None:
 def test_a_handlers_longest_calls_are_corrected_where_they_can_be() -> None:
     part = (HandlerTime(HANDLER, 1, 50 * MS),)
     counted = HandlerCounts(1, HANDLER, {bucket_of(50 * MS): 2, bucket_of(MS): 500})
-    stalls = (replace(waiting_for_a_cpu(50 * MS), handlers=part), replace(computing(50 * MS), handlers=part))
-    recorded = replace(made(stalls), handlers=(counted,))
+    stalls = (waiting_for_a_cpu(50 * MS)._replace(handlers=part), computing(50 * MS)._replace(handlers=part))
+    recorded = made(stalls)._replace(handlers=(counted,))
     longest = run_of(recorded, 10 * MS, relative).handlers["Server.handle"]
     assert abs(longest[0] - 50 * MS) < 2 * MS
     assert longest[1] < 4 * MS
@@ -107,7 +105,7 @@ def test_handlers_are_known_by_their_median_where_it_matters() -> None:
     rare = HandlerCounts(1, Handler("rare"), {bucket_of(90 * MS): 100})
     quick = HandlerCounts(1, Handler("quick"), {bucket_of(1000): 300})
     busy = HandlerCounts(1, Handler("busy"), {bucket_of(MS): 400, bucket_of(9 * MS): 100})
-    facts = run_of(replace(made(), handlers=(rare, quick, busy)), 10 * MS, relative).facts
+    facts = run_of(made()._replace(handlers=(rare, quick, busy)), 10 * MS, relative).facts
     assert list(facts.medians_ns) == ["busy"]
     assert abs(facts.medians_ns["busy"] - MS) < MS // 30
     assert facts.work == 900
@@ -115,6 +113,6 @@ def test_handlers_are_known_by_their_median_where_it_matters() -> None:
 
 def test_a_run_knows_itself_again_and_no_other() -> None:
     recorded = made([computing(50 * MS)])
-    same = replace(recorded, path="copy.stall")
+    same = recorded._replace(path="copy.stall")
     assert run_of(recorded, 10 * MS, relative).facts.id == run_of(same, 20 * MS, relative).facts.id
     assert run().facts.id != run().facts.id

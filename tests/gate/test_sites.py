@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from stallscope.gate.families import family
@@ -33,7 +31,7 @@ def test_another_file_of_the_same_kind_makes_nothing_new() -> None:
         site(OPEN, function="Server.save"),
         site(path("stat", "/etc/shop.conf")),
         site(Call("openat", Resource("pipe", "/etc/shop.conf"))),
-        replace(site(OPEN), stack=(Frame("/srv/app/other.py", 20, "Server.load"), *LOOP_FRAMES)),
+        site(OPEN)._replace(stack=(Frame("/srv/app/other.py", 20, "Server.load"), *LOOP_FRAMES)),
     ],
 )
 def test_another_function_call_kind_or_file_is_new(changed: object) -> None:
@@ -65,7 +63,7 @@ def test_what_the_pulse_counted_is_not_counted_again_in_stalls() -> None:
 def test_a_moment_of_a_call_inside_a_stall_is_no_hit() -> None:
     where = stack(20, "Server.load")
     first = sampled(30 * MS, None, where, state="R", cpu=1.0)
-    brief = replace(first[0], call=OPEN, state="D", cpu_ns=None)
+    brief = first[0]._replace(call=OPEN, state="D", cpu_ns=None)
     (computes,) = run([Stall(1, 0, 30 * MS, spans=(brief, first[1]))] * 2).sites.values()
     assert computes.computes
 
@@ -79,8 +77,8 @@ def test_a_lock_is_a_call_site() -> None:
 
 def test_what_the_loop_does_by_itself_is_no_site() -> None:
     closing = (Frame("/usr/lib/python3.11/socket.py", 497, "socket.close"), *LOOP_FRAMES[:2])
-    own = replace(site(Call("close")), stack=closing)
-    ending = replace(own, stack=LOOP_FRAMES[1:])  # the user's frame below is the one that runs the loop
+    own = site(Call("close"))._replace(stack=closing)
+    ending = own._replace(stack=LOOP_FRAMES[1:])  # the user's frame below is the one that runs the loop
     mutex = site(Call("pthread_mutex_lock", Resource("lock", "")))
     assert run(sites=[own, ending, mutex]).sites == {}
 
@@ -88,10 +86,10 @@ def test_what_the_loop_does_by_itself_is_no_site() -> None:
 def test_with_the_pulse_stalls_add_no_sites() -> None:
     where = stack(20, "Server.load")
     sent = TimedCall(0, 29 * MS, path("sendto", "10.0.0.5:80"))
-    stalled = replace(blocked(30 * MS, OPEN, where), calls=(sent,))
+    stalled = blocked(30 * MS, OPEN, where)._replace(calls=(sent,))
     assert [place.call for place in run([stalled], fidelity=Fidelity("agent")).sites] == ["send"]
     assert run([stalled], fidelity=Fidelity("pulse")).sites == {}
-    (seen,) = run([stalled], [replace(site(sent.call), stack=where)], fidelity=Fidelity("pulse")).sites.values()
+    (seen,) = run([stalled], [site(sent.call)._replace(stack=where)], fidelity=Fidelity("pulse")).sites.values()
     assert (seen.place.call, seen.in_stalls, seen.longest_ns) == ("send", True, 29 * MS)
 
 

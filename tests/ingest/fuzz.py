@@ -123,7 +123,7 @@ def check_cut(whole: Recording, torn: Recording | None) -> tuple[int, int]:
 def check_calls(recording: Recording) -> None:
     """No single call is longer than its stall."""
     for stall in recording.stalls:
-        longest_ns = max((call.duration_ns for call in stall.calls if call.count == 1), default=0)
+        longest_ns = max((call.duration_ns for call in stall.calls if call.calls == 1), default=0)
         assert longest_ns <= stall.duration_ns + ROUNDING_NS, (recording.path, stall)
 
 

@@ -203,7 +203,7 @@ def test_many_short_calls_are_summed_by_what_they_touched(tmp_path: Path) -> Non
     stats = "".join(line(6 + n, 'newfstatat(AT_FDCWD, "/srv/x", {...}, 0)', ms=0.9) for n in range(20))
     (stall,) = read(tmp_path, quick_turns(3) + stats + wait(30) + wait(32)).stalls
     (call,) = stall.calls
-    assert (call.count, call.duration_ns, call.call.resource) == (20, 18 * MS, Resource("path", "/srv/x"))
+    assert (call.calls, call.duration_ns, call.call.resource) == (20, 18 * MS, Resource("path", "/srv/x"))
 
 
 def test_waits_without_a_timeout_are_counted(tmp_path: Path) -> None:

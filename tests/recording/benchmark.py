@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from stallscope.agent.layout import bucket_of
@@ -46,7 +45,7 @@ def a_stall(chance: random.Random, at_ns: int) -> Stall:
     span = Span(at_ns, at_ns + 10_000_000, 3, stack, call, "D", 100_000, 20_000, 0, 1_000)
     handler = chance.choice(HANDLERS)
     times = (HandlerTime(handler, 1, 29_000_000), HandlerTime(HANDLERS[0], 2, 100_000))
-    spans = (replace(span, stack=(), call=None, cpu_ns=None), span, replace(span, samples=9))
+    spans = (span._replace(stack=(), call=None, cpu_ns=None), span, span._replace(samples=9))
     return Stall(1, at_ns, 30_000_000, True, "Task-1", times, handler, spans)
 
 

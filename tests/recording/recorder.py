@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from stallscope.recording.writer import SECOND_NS, Writer
@@ -13,7 +12,7 @@ from tests.recording.examples import STALL, STARTED_NS, with_one_loop
 def record_second(writer: Writer, second: int) -> None:
     """One stall and two iterations at a second of the recording, not committed."""
     at_ns = STARTED_NS + second * SECOND_NS
-    writer.stall(replace(STALL, start_ns=at_ns, duration_ns=SECOND_NS))
+    writer.stall(STALL._replace(start_ns=at_ns, duration_ns=SECOND_NS))
     writer.histogram(1, at_ns, {300: 1, 900 + second % 100: 1})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ def test_intervals_are_the_minutes_without_a_gap(minutes: Path) -> None:
 
 def test_intervals_are_read_on_demand_alone(minutes: Path) -> None:
     whole = read(minutes, intervals=True)
-    assert read(minutes) == replace(whole, loops=tuple(replace(loop, intervals=()) for loop in whole.loops))
+    assert read(minutes) == whole._replace(loops=tuple(loop._replace(intervals=()) for loop in whole.loops))
 
 
 def test_a_loop_that_ended_before_its_last_counts_came_has_no_interval_beyond_its_end(tmp_path: Path) -> None:
@@ -64,14 +63,14 @@ def test_a_loop_that_ended_before_its_last_counts_came_has_no_interval_beyond_it
 def test_the_time_of_day_outlives_a_copy(tmp_path: Path) -> None:
     save(EVERYTHING, tmp_path / "x.stall")
     assert read(tmp_path / "x.stall").started_wall_s == STARTED_WALL_S
-    save(replace(EVERYTHING, started_wall_s=None), tmp_path / "unknown.stall")
+    save(EVERYTHING._replace(started_wall_s=None), tmp_path / "unknown.stall")
     assert read(tmp_path / "unknown.stall").started_wall_s is None
 
 
 def test_recordings_of_one_clock_have_one_time_of_day() -> None:
-    early = replace(EVERYTHING, ended_ns=at(10))
-    late = replace(early, started_ns=at(4), ended_ns=at(14), started_wall_s=STARTED_WALL_S + 4.01)
+    early = EVERYTHING._replace(ended_ns=at(10))
+    late = early._replace(started_ns=at(4), ended_ns=at(14), started_wall_s=STARTED_WALL_S + 4.01)
     assert merged([late, early]).started_wall_s == pytest.approx(STARTED_WALL_S, abs=0.02)
-    other = replace(late, started_wall_s=STARTED_WALL_S + 3600)
+    other = late._replace(started_wall_s=STARTED_WALL_S + 3600)
     assert merged([early, other]).started_wall_s is None
-    assert merged([early, replace(late, started_wall_s=None)]).started_wall_s is None
+    assert merged([early, late._replace(started_wall_s=None)]).started_wall_s is None

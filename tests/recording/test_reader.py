@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,8 +114,8 @@ def test_a_file_of_the_first_format_lacks_what_came_later(large: Path) -> None:
     assert now.executors == EVERYTHING.executors
     assert now.loops[0].cpu_ns == 5
     assert (now.recorder, now.counted_calls) == (EVERYTHING.recorder, EVERYTHING.counted_calls)
-    loops = tuple(replace(loop, cpu_ns=None) for loop in now.loops)
-    older = replace(now, call_sites=(), executors=(), loops=loops, recorder="", counted_calls=None)
+    loops = tuple(loop._replace(cpu_ns=None) for loop in now.loops)
+    older = now._replace(call_sites=(), executors=(), loops=loops, recorder="", counted_calls=None)
     assert read(large) == older
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def test_everything_comes_back(path: Path) -> None:
     writer = new_writer(path)
     store(EVERYTHING, writer)
     writer.close(EVERYTHING.ended_ns)
-    assert read(path) == replace(EVERYTHING, path=str(path))
+    assert read(path) == EVERYTHING._replace(path=str(path))
 
 
 def test_a_recording_without_a_loop_is_a_recording(path: Path) -> None:
@@ -79,18 +78,18 @@ def test_closing_twice_does_nothing_and_writing_after_it_is_refused(path: Path) 
 
 def test_a_later_record_of_a_call_site_replaces_its_totals(path: Path) -> None:
     writer = with_one_loop(path)
-    unknown = replace(SITE, handler=None, stack=())
+    unknown = SITE._replace(handler=None, stack=())
     for hits in (1, 2, 3):
-        writer.call_site(replace(SITE, hits=hits, total_ns=10 * hits, longest_ns=10))
-        writer.call_site(replace(unknown, hits=hits))
+        writer.call_site(SITE._replace(hits=hits, total_ns=10 * hits, longest_ns=10))
+        writer.call_site(unknown._replace(hits=hits))
         writer.commit()
     writer.close(STARTED_NS)
-    assert read(path).call_sites == (replace(SITE, hits=3, total_ns=30, longest_ns=10), replace(unknown, hits=3))
+    assert read(path).call_sites == (SITE._replace(hits=3, total_ns=30, longest_ns=10), unknown._replace(hits=3))
 
 
 def test_call_sites_that_differ_in_anything_are_kept_apart(path: Path) -> None:
     other = Call("write", Resource("path", "/var/log/another.log"), "fd 7")
-    sites = (SITE, replace(SITE, handler=PING), replace(SITE, call=other), replace(SITE, stack=SITE.stack[1:]))
+    sites = (SITE, SITE._replace(handler=PING), SITE._replace(call=other), SITE._replace(stack=SITE.stack[1:]))
     writer = with_one_loop(path)
     for site in sites:
         writer.call_site(site)
@@ -102,8 +101,8 @@ def test_call_sites_without_end_are_bounded_and_said_to_be_missing(path: Path, m
     monkeypatch.setattr("stallscope.recording.writer.CALL_SITES_MAX", 3)
     writer = with_one_loop(path)
     for number in range(5):
-        writer.call_site(replace(SITE, call=Call("openat", Resource("path", f"/tmp/{number}"))))
-    writer.call_site(replace(SITE, call=Call("openat", Resource("path", "/tmp/0")), hits=9))
+        writer.call_site(SITE._replace(call=Call("openat", Resource("path", f"/tmp/{number}"))))
+    writer.call_site(SITE._replace(call=Call("openat", Resource("path", "/tmp/0")), hits=9))
     writer.close(STARTED_NS)
     recording = read(path)
     assert [site.hits for site in recording.call_sites] == [9, SITE.hits, SITE.hits]
@@ -189,14 +188,14 @@ def test_the_bounds_in_sql_are_the_layouts(path: Path) -> None:
 
 def test_an_unfinished_stall_is_replaced_by_its_next_record(path: Path) -> None:
     writer = with_one_loop(path)
-    progress = replace(STALL, finished=False, duration_ns=20, spans=STALL.spans[:1])
-    ids = [writer.stall(progress), writer.stall(replace(HUNG, loop_id=1)), writer.stall(replace(progress, task=None))]
+    progress = STALL._replace(finished=False, duration_ns=20, spans=STALL.spans[:1])
+    ids = [writer.stall(progress), writer.stall(HUNG._replace(loop_id=1)), writer.stall(progress._replace(task=None))]
     writer.commit()
     assert [stall.finished for stall in read(path).stalls] == [False, False]
     ids += [writer.stall(STALL), writer.stall(progress)]
     writer.close(STARTED_NS)
     assert ids == [1, 2, 1, 1, 1]
-    assert read(path).stalls == (STALL, replace(HUNG, loop_id=1))
+    assert read(path).stalls == (STALL, HUNG._replace(loop_id=1))
 
 
 def test_two_finished_stalls_may_begin_at_once(path: Path) -> None:
@@ -209,7 +208,7 @@ def test_two_finished_stalls_may_begin_at_once(path: Path) -> None:
 def test_what_repeats_is_stored_once(path: Path) -> None:
     writer = with_one_loop(path)
     for number in range(5):
-        writer.stall(replace(STALL, start_ns=STARTED_NS + number))
+        writer.stall(STALL._replace(start_ns=STARTED_NS + number))
         writer.missing(Missing("run-queue delay", "no /proc"))
         writer.note("once")
     writer.close(STARTED_NS)
@@ -244,7 +243,7 @@ def test_names_that_are_not_utf8_are_made_printable(path: Path) -> None:
     name = os.fsdecode(b"/srv/caf\xe9.py")
     writer = with_one_loop(path)
     writer.process(1, 1, name, "nul \0 inside", STARTED_NS)
-    writer.stall(replace(STALL, current=Handler("h", name, 1)))
+    writer.stall(STALL._replace(current=Handler("h", name, 1)))
     writer.close(STARTED_NS)
     recording = read(path)
     assert recording.processes[1].program == "/srv/caf\\udce9.py"
@@ -276,7 +275,7 @@ def test_a_recording_in_progress_can_be_read(path: Path) -> None:
     writer.stall(STALL)
     writer.histogram(1, STARTED_NS + SECOND_NS, {300: 1})
     writer.commit()
-    writer.stall(replace(STALL, start_ns=STARTED_NS + 1))
+    writer.stall(STALL._replace(start_ns=STARTED_NS + 1))
     recording = read(path)
     assert (recording.complete, recording.ended_ns) == (False, STARTED_NS + SECOND_NS)
     assert recording.stalls == (STALL,)

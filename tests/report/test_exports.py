@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def test_csv_has_a_row_a_stall_in_the_order_of_time() -> None:
 
 @pytest.mark.parametrize("wall_s", [1e300, 1e12, float("nan")])
 def test_a_time_of_day_that_is_nonsense_is_left_out(wall_s: float) -> None:
-    findings = examine(replace(stalled(), started_wall_s=wall_s))
+    findings = examine(stalled()._replace(started_wall_s=wall_s))
     assert {row["time"] for row in csv.DictReader(export_csv.render(findings).splitlines())} == {""}
     assert "BaseTime" not in export_hlog.render(findings)
 
@@ -170,7 +169,7 @@ def test_an_hlog_has_a_histogram_for_each_interval_of_each_loop(tmp_path: Path) 
         Interval(60 * S, 100 * S, {bucket_of(MS): 2}),
     )
     counts = {bucket_of(MS // 10): 7, bucket_of(50 * MS): 1, bucket_of(MS): 2}
-    first = replace(loop([], 100 * S), counts=counts, intervals=minutes)
+    first = loop([], 100 * S)._replace(counts=counts, intervals=minutes)
     second = loop([20_000] * 5, 90 * S, loop_id=2)
     made = recording([Stall(1, S, 50 * MS)], [first, second], started_wall_s=1e9)
     one, two, three = histograms(export_hlog.render(examine(made)), tmp_path)

@@ -26,7 +26,7 @@ from tests.gate.runs import NO_LIMITS, OLD, OPEN, computing, run, site, verdict
 HOSTILE = "a`b|c_d*e<f>&\"g'\n::error::%0A,h:\x1b[31m\udcff\x00\N{SNOWMAN}"
 FAILING = verdict([run([computing(20 * MS)] * 30, [site(OLD), site(OPEN)])], [run(sites=[site(OLD)])])
 ODD_STACK = (Frame(f"/srv/{HOSTILE}.py", 3, HOSTILE), *LOOP_FRAMES)
-ODD_SITE = replace(site(Call("openat", Resource("path", HOSTILE))), stack=ODD_STACK)
+ODD_SITE = site(Call("openat", Resource("path", HOSTILE)))._replace(stack=ODD_STACK)
 ODD = verdict([run(sites=[ODD_SITE])], [run(sites=[site(OLD)])])
 EXPIRED = verdict(
     [run(sites=[site(OPEN), site(OLD)])],

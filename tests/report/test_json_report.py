@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from types import NoneType
 from typing import Any
 
@@ -156,7 +155,7 @@ def test_more_keys_than_the_contract() -> None:
 
 def test_what_fills_a_mode_what_else_passed_and_what_all_remedies_gain() -> None:
     pool = Executor(1, "asyncio", True, 6, 3, 40, 60, 2, 5)
-    found = as_dict(examine(replace(busy_recording(), executors=(pool,))))
+    found = as_dict(examine(busy_recording()._replace(executors=(pool,))))
     (mode,) = [one for one in found["loops"][0]["modes"] if one["stall_mode"]]
     assert mode["culprits"][0] == {"culprit": mode["culprit"], "share": mode["culprit_share"]}
     assert sum(one["share"] for one in mode["culprits"]) == pytest.approx(1, abs=1e-5)

@@ -123,7 +123,7 @@ def test_a_low_screen_keeps_culprits_before_the_histogram(numbers: LiveNumbers) 
 
 
 def test_a_process_without_a_loop_is_said_so() -> None:
-    empty = replace(recording(), loops=(), stalls=())
+    empty = recording()._replace(loops=(), stalls=())
     lines = drawn(LiveNumbers("process 42 (server)", 1.0, 0, 0, 0, Glances().look(empty)))
     assert "no iteration of an event loop so far; watching on" in lines
 

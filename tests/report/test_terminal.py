@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -128,9 +127,8 @@ def test_what_was_not_seen_is_said() -> None:
     text = report(RECORDINGS["cut off"])
     assert "note: recording stopped: disk full" in text
     assert "not seen: details of 3 stalls" in text
-    blind = replace(
-        RECORDINGS["healthy"],
-        fidelity=replace(RECORDINGS["healthy"].fidelity, missing=(Missing("exact calls", "no pulse"),)),
+    blind = RECORDINGS["healthy"]._replace(
+        fidelity=RECORDINGS["healthy"].fidelity._replace(missing=(Missing("exact calls", "no pulse"),)),
     )
     assert "not seen: exact calls (no pulse)" in report(blind)
 
