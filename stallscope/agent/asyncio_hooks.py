@@ -115,6 +115,10 @@ class AsyncioHooks:
 
     def run_changes(self, loop: Any) -> None:
         """The loop is about to run, or has just ended its run, or its debug flag was set."""
+        state = self._agent.reopen_loop(loop)
+        if state is not None:
+            object.__setattr__(loop, STATE, state)
+            return
         state = attribute_of(loop, STATE)
         if ref(loop) in self._unseen:
             if loop._thread_id is None:  # its run ended
@@ -189,9 +193,8 @@ def _take_off(loop: Any, state: LoopState) -> None:
         object.__delattr__(loop, STATE)
     except AttributeError:  # another thread was first: the loop's own ends its run, or adopts it, as the agent leaves
         pass
-    selector = loop._selector
-    if getattr(attribute_of(selector, "select"), STATE, None) is state:
-        del selector.select
+    if not state.exact and getattr(attribute_of(loop._selector, "select"), STATE, None) is state:
+        del loop._selector.select
 
 
 def _tracking(hooks: AsyncioHooks, track: Callable[[Any, bool], None]) -> Callable[[Any, bool], None]:

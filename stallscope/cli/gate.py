@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,7 +89,7 @@ def _judged(project: Project, policy: Policy, current: list[Path], earlier: list
     from stallscope.gate.judge import judge
 
     sides = read_sides(project, current, earlier)
-    whole = replace(policy, allowances=(*policy.allowances, *sides.allowances))
+    whole = policy._replace(allowances=(*policy.allowances, *sides.allowances))
     return judge(sides.runs, sides.before, whole, date.today(), machine())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -64,15 +64,15 @@ def policy_of(project: Project, asked: Asked) -> Policy:
 def _budgets(before: Budgets, asked: Asked, prefix: str) -> Budgets:
     found = before
     if asked.max_stall is not None:
-        found = replace(found, max_stall_ns=_duration(asked.max_stall, f"{prefix}max-stall"))
+        found = found._replace(max_stall_ns=_duration(asked.max_stall, f"{prefix}max-stall"))
     if asked.stall_share is not None:
-        found = replace(found, stall_share=parse_share(asked.stall_share, f"{prefix}stall-share"))
+        found = found._replace(stall_share=parse_share(asked.stall_share, f"{prefix}stall-share"))
     if asked.stalls_per_minute is not None:
-        found = replace(found, stalls_per_minute=_rate(asked.stalls_per_minute, f"{prefix}stalls-per-minute"))
+        found = found._replace(stalls_per_minute=_rate(asked.stalls_per_minute, f"{prefix}stalls-per-minute"))
     if asked.p99 is not None:
-        found = replace(found, p99_ns=_duration(asked.p99, f"{prefix}p99"))
+        found = found._replace(p99_ns=_duration(asked.p99, f"{prefix}p99"))
     handlers = dict(_handler(text, f"{prefix}handler-max") for text in asked.handler_max)
-    return replace(found, handler_max_ns={**found.handler_max_ns, **handlers})
+    return found._replace(handler_max_ns={**found.handler_max_ns, **handlers})
 
 
 def _duration(text: str, what: str) -> int | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from stallscope.errors import UnreadableInput
 
@@ -15,8 +14,7 @@ BASELINE = "stallscope-baseline.jsonl"
 """What a baseline is called unless pyproject.toml says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """Where it is, and its settings (``[tool.stallscope.gate]``), as written."""
 
     root: Path

@@ -6,8 +6,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from stallscope.agent import layout
 from stallscope.errors import NotObservable
@@ -15,8 +14,7 @@ from stallscope.errors import NotObservable
 _OCTAVE = layout.SUB_BUCKETS * layout.CELL  # bytes of a histogram
 
 
-@dataclass(frozen=True, slots=True)
-class LoopSlot:
+class LoopSlot(NamedTuple):
     """One loop slot as it is now; ``fresh`` are the counts since the last look."""
 
     slot: int

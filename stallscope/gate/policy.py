@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from stallscope.gate.sites import Place
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 MAX_STALL_NS = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
+class Budgets(NamedTuple):
     """Absolute limits; None: no limit."""
 
     max_stall_ns: int | None = MAX_STALL_NS
@@ -23,11 +22,10 @@ class Budgets:
     """Of wall time, 0 to 1."""
     stalls_per_minute: float | None = None
     p99_ns: int | None = None
-    handler_max_ns: Mapping[str, int] = field(default_factory=dict)
+    handler_max_ns: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(NamedTuple):
     """Call sites that are known and accepted.
 
     `pattern` is ``FILE``, ``FILE:FUNCTION``, ``FILE:FUNCTION:CALL`` or ``FILE:FUNCTION:CALL:KIND``, each with ``*``,
@@ -51,11 +49,10 @@ class Allowance:
         return self.until is None or today <= self.until
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """All that a project asks of its gate."""
 
-    budgets: Budgets = field(default_factory=Budgets)
+    budgets: Budgets = Budgets()
     allowances: tuple[Allowance, ...] = ()
 
     def allowance_for(self, place: Place, today: date) -> Allowance | None:

@@ -12,7 +12,6 @@ import sys
 from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic, monotonic_ns, sleep, time  # now: a test may put others in their place
@@ -35,8 +34,9 @@ PATIENCE_S = 2.0
 the watchdog from a CPU; after 0.2 s some had not come, and the test passed."""
 MOST_STALLS = 256
 """Held in memory; the agent gives details of 50 a second."""
-REST_S = 1.0
-"""Between two drains: a look at a test that stalled drains by itself."""
+REST_S = 2.5
+"""Between two drains: a look at a test that stalled drains by itself, and the agent's ring has room for those of five
+seconds."""
 _FLOOR = layout.bucket_of(FLOOR_NS)
 
 
@@ -63,8 +63,7 @@ class Seen(NamedTuple):
         return layout.bounds_ns(max(self.counts))[1] if self.counts else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(NamedTuple):
     """What is known of the stalls of one look."""
 
     stalls: tuple[Stall, ...] = ()

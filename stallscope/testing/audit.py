@@ -124,9 +124,9 @@ class Audit:
         return [CallSite(process_id, None, one.call, one.stack, one.hits, 0, 0) for one in self.known.values()]
 
     def hear(self, event: str, args: tuple[Any, ...]) -> None:
-        """An event of `EVENTS`, from the hook."""
+        """An event of `EVENTS`, on a thread whose loop runs."""
         me = get_ident()
-        if self._deaf or _get_running_loop() is None or me in self._busy:
+        if self._deaf or me in self._busy:
             return  # a path's own __fspath__, say, may open a file
         self._busy.add(me)
         try:
@@ -159,10 +159,10 @@ def _hook_of(audit: Audit) -> Hook:
     A function, and no bound method: before each call CPython asks the hook for ``__cantrace__``, and a bound method's
     answer, an AttributeError that is raised and dropped, took three times as long as all the rest.
     """
-    events, hear = EVENTS, audit.hear
+    events, hear, running_loop = EVENTS, audit.hear, _get_running_loop
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event in events:
+        if event in events and running_loop() is not None:  # most files are opened while none runs
             hear(event, args)
 
     return hook

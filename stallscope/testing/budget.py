@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stallscope.gate.policy import Allowance, Policy
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from stallscope.gate.sites import Place
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """The longest stall, whether blocking calls are forbidden however fast they are, and what is allowed."""
 
     max_stall_ns: int | None

@@ -43,8 +43,7 @@ class Told(NamedTuple):
     """Over the budget, and known by their length alone: neither failed nor passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the session was asked for."""
 
     output: Path
@@ -104,8 +103,9 @@ class Suite:
 
     def remember(self, report: pytest.TestReport) -> None:
         """What a phase of a test did to its loop, as its report brings it."""
-        now = Told(*getattr(report, _KEY, ()))
-        if now.longest_ns:
+        told = getattr(report, _KEY, (0,))
+        if told[0]:
+            now = Told(*told)
             before = self.tests.get(report.nodeid, Told())
             longest_ns, stalls = max(before.longest_ns, now.longest_ns), before.stalls + now.stalls
             self.tests[report.nodeid] = Told(longest_ns, stalls, before.unjudged + now.unjudged)

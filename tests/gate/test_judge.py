@@ -23,7 +23,7 @@ def stalled(*durations_ms: int, **changes: object) -> Run:
 
 
 def limited(**limits: object) -> Policy:
-    return Policy(replace(Budgets(max_stall_ns=None), **limits))  # type: ignore[arg-type]
+    return Policy(Budgets(max_stall_ns=None)._replace(**limits))  # type: ignore[arg-type]
 
 
 def facts(one: Run, **changes: object) -> Run:
@@ -95,14 +95,14 @@ def test_of_several_runs_most_must_have_it(present: int, of: int, outcome: str) 
     ],
 )
 def test_a_known_call_is_accepted_by_its_pattern(pattern: str, accepted: bool) -> None:
-    policy = replace(NO_LIMITS, allowances=(Allowance(pattern, "read once at the start"),))
+    policy = NO_LIMITS._replace(allowances=(Allowance(pattern, "read once at the start"),))
     found = verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy)
     assert (len(found.known), len(found.culprits)) == ((1, 0) if accepted else (0, 1))
 
 
 def test_an_allowance_ends_with_its_last_day() -> None:
     for last, fails in ((DAY, False), (DAY - timedelta(days=1), True)):
-        policy = replace(NO_LIMITS, allowances=(Allowance("app/*", "until the move", last),))
+        policy = NO_LIMITS._replace(allowances=(Allowance("app/*", "until the move", last),))
         found = verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy)
         assert found.failed is fails
     assert found.culprits[0].expired == Allowance("app/*", "until the move", date(2026, 5, 31))
@@ -110,7 +110,7 @@ def test_an_allowance_ends_with_its_last_day() -> None:
 
 def test_of_two_allowances_the_one_that_holds_counts() -> None:
     old, new = Allowance("app/*", "x", date(2020, 1, 1)), Allowance("app/server.py", "y")
-    policy = replace(NO_LIMITS, allowances=(old, new))
+    policy = NO_LIMITS._replace(allowances=(old, new))
     assert verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy).known[0][1] == new
 
 

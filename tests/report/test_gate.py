@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from importlib.metadata import files
 from typing import Any
@@ -31,7 +30,7 @@ ODD = verdict([run(sites=[ODD_SITE])], [run(sites=[site(OLD)])])
 EXPIRED = verdict(
     [run(sites=[site(OPEN), site(OLD)])],
     [run(sites=[site(OLD)])],
-    replace(NO_LIMITS, allowances=(Allowance("app/*", "until the move", date(2026, 5, 31)),)),
+    NO_LIMITS._replace(allowances=(Allowance("app/*", "until the move", date(2026, 5, 31)),)),
 )
 PASSING = verdict([run(sites=[site(OLD)])], [run(sites=[site(OLD)])])
 FIRST = verdict([run(sites=[site(OLD)])])

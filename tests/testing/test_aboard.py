@@ -89,3 +89,48 @@ print(json.dumps([before, between, during, descriptors()]))
     assert between == before
     assert during == 0
     assert after <= before - 3
+
+
+def test_each_run_of_a_loop_is_measured_whoever_ran_in_between(tmp_path: Path) -> None:
+    """A test runs its loop again and again: the slot is opened again, by what was known of it."""
+    program = """
+def ran_in(loop):
+    loop.run_until_complete(stall(0.02))
+    return aboard.look().stalls
+
+first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+stalls = [ran_in(loop) for loop in (first, first, second, first, second, second)]
+left = [loop for loop in (first, second) if hasattr(loop, "_stallscope_state")]
+open_loops = len(aboard._agent.open_loops)
+first.close()
+second.close()
+third = asyncio.new_event_loop()
+stalls.append(ran_in(third))
+third.close()
+aboard.finish()
+from stallscope.recording.reader import read
+recording = read(Path("x.stall"))
+print(json.dumps([stalls, len(left), open_loops, len(recording.stalls), [loop.kind for loop in recording.loops]]))
+"""
+    stalls, left, still_open, recorded, kinds = told(program, tmp_path)
+    assert stalls == [1] * 7
+    assert (left, still_open, recorded, kinds) == (0, 0, 7, ["asyncio"])
+
+
+def test_a_loop_that_is_run_inside_another_ones_handler_does_not_share_its_slot(tmp_path: Path) -> None:
+    program = """
+inner, outer = asyncio.new_event_loop(), asyncio.new_event_loop()
+inner.run_until_complete(stall(0.02))
+
+async def nests():
+    asyncio.events._set_running_loop(None)
+    inner.run_until_complete(stall(0.03))
+    asyncio.events._set_running_loop(outer)
+
+aboard.look()
+outer.run_until_complete(nests())
+print(json.dumps([aboard.look().stalls, len(aboard._agent.open_loops)]))
+aboard.finish()
+"""
+    stalls, still_open = told(program, tmp_path)
+    assert (stalls, still_open) == (2, 0)  # the outer handler lasted as long as the inner one, and some more
