@@ -88,12 +88,11 @@ class Plugin:
         for item in items:
             self._suite.budget_of(item)
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logstart(self) -> None:
         """What happened between tests is nobody's."""
         if self._worker is not None:
             self._worker.forget()
-        yield
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:

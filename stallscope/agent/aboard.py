@@ -50,6 +50,7 @@ class Agent:
         self.config = config
         self.threshold_ns: int = config["threshold_ns"]
         self.quarter_ns = self.threshold_ns // 4
+        self.long_ns = min(self.threshold_ns // 4, layout.LONG_NS)
         self.owner_pid: int = config["owner_pid"]
         self.attached: bool = config.get("attached", False)
         self.brought: List[str] = config.get("brought", [])
@@ -220,10 +221,7 @@ class Agent:
 
     def _close_measured(self, state: LoopState, begun: int, now: int) -> None:
         if begun:
-            spent = now - begun
-            if spent >= self.quarter_ns:
-                self.iteration_ended(state, begun, spent)
-            self.memory.cells[state.base + layout.bucket_of(spent)] += 1
+            self.iteration_ended(state, begun, now - begun)
         self.memory.cells[state.cell + layout.L_STARTED] = 0
         self.memory.cells[state.cell + layout.L_ZERO_WAITS] = state.zero_waits
         self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
@@ -234,15 +232,18 @@ class Agent:
                 self.pulse.close()
             self.memory.cells[state.cell + layout.L_STATE] = layout.LOOP_CLOSED
 
-    def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> int:
-        """A slow iteration ended: leave it to the watchdog. Returns the duration that can be counted."""
+    def iteration_ended(self, state: LoopState, started: int, spent_ns: int) -> None:
+        """An iteration ended that may have been long: count it, and leave it to the watchdog if it is a stall."""
         if spent_ns >= self.threshold_ns:
             progress = state.progress
             if progress is not None and progress.started != started:
                 progress = None
             self.watchdog.leave(Ended(state, started, started + spent_ns, state.trail, progress))
         state.trail = state.progress = None
-        return min(spent_ns, layout.MAX_NS)
+        cells = self.memory.cells
+        cells[state.base + layout.bucket_of(spent_ns)] += 1
+        if spent_ns >= layout.LONG_NS:
+            cells[state.cell + layout.L_LONG] += 1
 
     def _come_aboard(self) -> None:
         self._pid = _getpid()

@@ -210,7 +210,7 @@ def _tracking(hooks: AsyncioHooks, track: Callable[[Any, bool], None]) -> Callab
 
 def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Callable[..., Any]:
     """The selector's ``select``, timed: the iteration ends at its entry, the next begins at its return."""
-    alive, cells, clock, quarter = agent.alive, agent.memory.cells, monotonic_ns, agent.quarter_ns
+    alive, cells, clock, long = agent.alive, agent.memory.cells, monotonic_ns, agent.long_ns
     started_cell = state.cell + layout.L_STARTED
     base = state.base - _OFFSET
 
@@ -222,10 +222,11 @@ def _selecting(agent: Any, state: LoopState, select: Callable[[Any], Any]) -> Ca
             if begun:
                 spent = clock() - begun
                 state.started = cells[started_cell] = 0
-                if spent >= quarter:
-                    spent = agent.iteration_ended(state, begun, spent)
-                shift = spent.bit_length() - _SHIFT
-                cells[base + (shift << 5) + (spent >> shift) if shift >= 0 else base + _OFFSET] += 1
+                if spent >= long:
+                    agent.iteration_ended(state, begun, spent)
+                else:
+                    shift = spent.bit_length() - _SHIFT
+                    cells[base + (shift << 5) + (spent >> shift) if shift >= 0 else base + _OFFSET] += 1
             if timeout == 0:
                 state.zero_waits += 1
         except Exception as error:

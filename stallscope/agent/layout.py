@@ -76,6 +76,7 @@ L_OPENED = 8  # when the loop was first seen, ns
 L_CALL = 9  # number of the hook that it is in, plus 1; 0: none
 L_CALL_SINCE = 10  # start of that call, ns
 L_HELD_SINCE = 11  # C code keeps the GIL at least since then, ns; 0: it does not
+L_LONG = 12  # iterations of LONG_NS and more, counted after the histogram: as long as it is the same, they are too
 L_WAITS_FROM = 14  # return address of the wait by which the pulse found this loop
 UNDECLARED = 48  # loop slots from here on are given out by the pulse, to loops known by their waits alone
 LOOP_TEXT_AT = 128  # NUL-terminated JSON: {"kind", "name", "thread"}
@@ -83,6 +84,7 @@ LOOP_TEXT_BYTES = 896
 PROGRESS_AT = 1024  # JSON of the overdue iteration, same form as a stall record
 PROGRESS_BYTES = 4096 * 2 - PROGRESS_AT
 LOOP_HISTOGRAM_AT = 8192
+LONG_NS = 1 << 20  # about a millisecond: where an octave begins
 LOOP_BYTES = LOOP_HISTOGRAM_AT + BUCKETS * CELL + 2048  # whole pages
 
 LOOP_FREE = 0

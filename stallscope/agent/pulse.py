@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_NAME = "pulse_functions_4"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_5"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)

@@ -129,8 +129,7 @@ class Runner:
         if not state.exact and begun:
             state.started = agent.memory.cells[state.cell + layout.L_STARTED] = 0
             state.trail = self._trail
-            spent = agent.iteration_ended(state, begun, spent)
-            agent.memory.cells[state.base + layout.bucket_of(spent)] += 1
+            agent.iteration_ended(state, begun, spent)
             state.zero_waits += timeout <= 0
         self._trail = {}
         self._longest_ns, self._longest = 0, None

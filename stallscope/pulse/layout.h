@@ -25,9 +25,11 @@
 #define L_CALL 9
 #define L_CALL_SINCE 10
 #define L_HELD_SINCE 11
+#define L_LONG 12
 #define L_WAITS_FROM 14
 #define LOOP_TEXT_AT 128
 #define LOOP_HISTOGRAM_AT 8192
+#define LONG_NS (1 << 20)
 #define LOOP_BYTES 20480
 #define LOOP_FREE 0
 #define LOOP_OPEN 1

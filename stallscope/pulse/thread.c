@@ -41,6 +41,8 @@ void iteration_ends(struct thread *t)
     atomic_store_explicit(&t->started_ns, 0, memory_order_relaxed);
     set_cell(&cells[L_STARTED], 0);
     cells[LOOP_HISTOGRAM_AT / CELL + bucket_of(spent)]++;
+    if (spent >= LONG_NS)
+        __atomic_store_n(&cells[L_LONG], cells[L_LONG] + 1, __ATOMIC_RELEASE);
     if (spent >= threshold_ns)
         write_stall(t, begun, ended);
     uint64_t busy = atomic_load_explicit(&t->busy_ns, memory_order_relaxed);
@@ -267,6 +269,8 @@ static void move_counts(struct thread *t, uint64_t slot_at)
         from[i] = 0;
     }
     to[L_ZERO_WAITS] += from[L_ZERO_WAITS];
+    to[L_LONG] += from[L_LONG];
+    from[L_LONG] = 0;
     t->own_slot_at = 0;
     close_loop(t, false);
     uint64_t before = --from[L_EPOCH];

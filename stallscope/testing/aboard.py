@@ -27,8 +27,6 @@ from stallscope.recording.histogram import first_reaching
 from stallscope.recording.nouns import CallSite, Missing, Stall
 from stallscope.recording.writer import Writer
 
-FLOOR_NS = 1_000_000
-"""Iterations under a millisecond are not looked at one by one."""
 PATIENCE_S = 2.0
 """How long a test that stalled beyond its budget waits for the details: they come in milliseconds, unless others keep
 the watchdog from a CPU; after 0.2 s some had not come, and the test passed."""
@@ -37,7 +35,7 @@ MOST_STALLS = 256
 REST_S = 2.5
 """Between two drains: a look at a test that stalled drains by itself, and the agent's ring has room for those of five
 seconds."""
-_FLOOR = layout.bucket_of(FLOOR_NS)
+_FLOOR = layout.bucket_of(layout.LONG_NS)
 
 
 class Seen(NamedTuple):
@@ -47,7 +45,7 @@ class Seen(NamedTuple):
     until_ns: int
     """Between two looks, on the monotonic clock: iterations that ended in this time."""
     counts: Mapping[int, int]
-    """Those that lasted a millisecond: a histogram."""
+    """Those that lasted a millisecond (``layout.LONG_NS``): a histogram."""
     stalls: int
     withheld: int
     """Stalls of the session, before these, whose details do not come."""
@@ -113,6 +111,7 @@ class Aboard:
         self._lock = Lock()
         self._over = Event()
         self._gains = Gains()
+        self._long: dict[int, tuple[int, int]] = {}  # by slot: its epoch, and how many iterations were long
         self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
@@ -198,13 +197,20 @@ class Aboard:
     def _fresh_counts(self) -> dict[int, int]:
         """The buckets that grew, from a millisecond on, and by how much."""
         fresh: dict[int, int] = {}
+        cells = self._agent.memory.cells
         for loop_at in self._ran():
-            at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
-            now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
-            epoch = int(self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH])
-            for bucket, more in self._gains.of(loop_at, epoch, now, _FLOOR).items():
-                fresh[bucket] = fresh.get(bucket, 0) + more
+            cell = loop_at // layout.CELL
+            long = cells[cell + layout.L_EPOCH], cells[cell + layout.L_LONG]
+            if self._long.get(loop_at) != long:
+                self._long[loop_at] = long
+                for bucket, more in self._grown(loop_at, long[0]).items():
+                    fresh[bucket] = fresh.get(bucket, 0) + more
         return fresh
+
+    def _grown(self, loop_at: int, epoch: int) -> Mapping[int, int]:
+        at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
+        now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
+        return self._gains.of(loop_at, epoch, now, _FLOOR)
 
     def _ran(self) -> set[int]:
         """The slots of the loops that may have run since the last look: in most phases of a test there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stallscope.agent import asyncio_hooks, layout
+from stallscope.agent.aboard import Agent
 from stallscope.agent.loop_state import LoopState
 
 durations_ns = st.one_of(st.integers(0, 4096), st.integers(0, layout.MAX_NS), st.integers(0, 2**63 - 1))
@@ -53,8 +55,8 @@ def test_the_wait_counts_each_iteration_in_the_same_bucket(spent_ns: list[int]) 
     cells = [0] * (layout.LOOP_BYTES // layout.CELL)
     readings = _readings(spent_ns)
     state = LoopState(0, 0, 0, lambda: None)
-    agent: Any = SimpleNamespace(alive=[1], quarter_ns=2_500_000, memory=SimpleNamespace(cells=cells))
-    agent.iteration_ended = lambda _state, _begun, spent: min(spent, layout.MAX_NS)
+    agent: Any = SimpleNamespace(alive=[1], long_ns=1_000_000, threshold_ns=2**63, memory=SimpleNamespace(cells=cells))
+    agent.iteration_ended = partial(Agent.iteration_ended, agent)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio_hooks, "monotonic_ns", lambda: next(readings))
         select = asyncio_hooks._selecting(agent, state, lambda timeout: [])
@@ -63,7 +65,9 @@ def test_the_wait_counts_each_iteration_in_the_same_bucket(spent_ns: list[int]) 
     counted = {bucket: count for bucket, count in enumerate(cells[state.base :][: layout.BUCKETS]) if count}
     expected = [layout.bucket_of(spent) for spent in spent_ns]
     assert counted == {bucket: expected.count(bucket) for bucket in expected}
-    assert sum(cells[: layout.LOOP_HISTOGRAM_AT // layout.CELL]) == cells[layout.L_STARTED]  # nothing beside it
+    assert cells[layout.L_LONG] == sum(spent >= layout.LONG_NS for spent in spent_ns)
+    beside = cells[layout.L_STARTED] + cells[layout.L_LONG]
+    assert sum(cells[: layout.LOOP_HISTOGRAM_AT // layout.CELL]) == beside  # and nothing else
 
 
 def _readings(spent_ns: list[int]) -> Any:

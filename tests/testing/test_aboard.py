@@ -134,3 +134,24 @@ aboard.finish()
 """
     stalls, still_open = told(program, tmp_path)
     assert (stalls, still_open) == (2, 0)  # the outer handler lasted as long as the inner one, and some more
+
+
+def test_an_iteration_that_is_long_but_no_stall_is_told_of_any_loop(tmp_path: Path) -> None:
+    """A look reads no histogram unless a long iteration was counted beside it; of loops by epoll and by select."""
+    program = """
+import selectors
+from stallscope.agent import layout
+
+longest_ms = []
+for selector in (selectors.DefaultSelector(), selectors.SelectSelector()):
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.run_until_complete(stall(0.004))
+    longest_ms.append(aboard.look().longest_ns / 1e6)
+    longest_ms.append(aboard.look().longest_ns / 1e6)
+    loop.close()
+aboard.finish()
+print(json.dumps(longest_ms))
+"""
+    first, after_it, second, after_that = told(program, tmp_path)
+    assert (after_it, after_that) == (0, 0)
+    assert min(first, second) >= 3.8  # a bucket is 3 % wide
