@@ -55,7 +55,7 @@ class LoopSlots:
         cells, cell = self._memory.cells, loop_at // layout.CELL
         histogram = loop_at + layout.LOOP_HISTOGRAM_AT
         self._memory.bytes[histogram : histogram + layout.BUCKETS * layout.CELL] = bytes(layout.BUCKETS * layout.CELL)
-        cells[cell + layout.L_ZERO_WAITS] = cells[cell + layout.L_OPENED] = cells[cell + layout.L_LONG] = 0
+        cells[cell + layout.L_ZERO_WAITS] = cells[cell + layout.L_OPENED] = 0
         cells[cell + layout.L_TID] = tid
         cells[cell + layout.L_EPOCH] += 1
 

@@ -101,7 +101,7 @@ static bool take_fresh_slot(struct thread *t, uint64_t from)
             continue;
         memset(shared + slot_at + LOOP_TEXT_AT, 0, 1);
         memset(shared + slot_at + LOOP_HISTOGRAM_AT, 0, OCTAVES * SUB_BUCKETS * CELL);
-        cells[L_ZERO_WAITS] = cells[L_LONG] = 0;
+        cells[L_ZERO_WAITS] = 0;
         cells[L_TID] = (uint64_t)t->tid;
         cells[L_WAITS_FROM] = from;
         cells[L_OPENED] = now_ns();

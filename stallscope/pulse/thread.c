@@ -270,7 +270,6 @@ static void move_counts(struct thread *t, uint64_t slot_at)
     }
     to[L_ZERO_WAITS] += from[L_ZERO_WAITS];
     to[L_LONG] += from[L_LONG];
-    from[L_LONG] = 0;
     t->own_slot_at = 0;
     close_loop(t, false);
     uint64_t before = --from[L_EPOCH];

@@ -36,6 +36,7 @@ REST_S = 2.5
 """Between two drains: a look at a test that stalled drains by itself, and the agent's ring has room for those of five
 seconds."""
 _FLOOR = layout.bucket_of(layout.LONG_NS)
+_FOUND = frozenset(layout.LOOPS_AT + slot * layout.LOOP_BYTES for slot in range(layout.UNDECLARED, layout.LOOPS))
 
 
 class Seen(NamedTuple):
@@ -111,7 +112,7 @@ class Aboard:
         self._lock = Lock()
         self._over = Event()
         self._gains = Gains()
-        self._long: dict[int, tuple[int, int]] = {}  # by slot: its epoch, and how many iterations were long
+        self._long: dict[int, int] = {}  # by slot: how many iterations were long
         self._open: set[int] = set()
         self._withheld = 0
         self._looked_ns = monotonic_ns()
@@ -198,18 +199,18 @@ class Aboard:
         """The buckets that grew, from a millisecond on, and by how much."""
         fresh: dict[int, int] = {}
         cells = self._agent.memory.cells
-        for loop_at in self._ran():
-            cell = loop_at // layout.CELL
-            long = cells[cell + layout.L_EPOCH], cells[cell + layout.L_LONG]
-            if self._long.get(loop_at) != long:
+        for loop_at in self._ran():  # most of them had no long iteration
+            long = cells[loop_at // layout.CELL + layout.L_LONG]
+            if long != self._long.get(loop_at, 0):
                 self._long[loop_at] = long
-                for bucket, more in self._grown(loop_at, long[0]).items():
+                for bucket, more in self._grown(loop_at).items():
                     fresh[bucket] = fresh.get(bucket, 0) + more
         return fresh
 
-    def _grown(self, loop_at: int, epoch: int) -> Mapping[int, int]:
+    def _grown(self, loop_at: int) -> Mapping[int, int]:
         at = loop_at + layout.LOOP_HISTOGRAM_AT + _FLOOR * layout.CELL
         now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
+        epoch = self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH]
         return self._gains.of(loop_at, epoch, now, _FLOOR)
 
     def _ran(self) -> set[int]:
@@ -217,8 +218,8 @@ class Aboard:
         opened, self._agent.opened = self._agent.opened, set()
         ran: set[int] = self._open | opened
         self._open = {state.loop_at for state in list(self._agent.open_loops)}
-        found = range(layout.UNDECLARED, self._agent.memory.cells[layout.H_LOOPS])  # by the pulse, which tells nobody
-        return ran | {layout.LOOPS_AT + slot * layout.LOOP_BYTES for slot in found}
+        any_found = self._agent.memory.cells[layout.H_LOOPS] > layout.UNDECLARED  # by the pulse, which tells nobody
+        return ran | _FOUND if any_found else ran
 
 
 def _end_ns(stall: Stall) -> int:
