@@ -7,7 +7,7 @@ from .stacks import FrameTable, handler_code
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Dict, Tuple
+    from typing import Any, Dict, List, Tuple
 
     from .memory import Memory
     from .pulse import SeenCall
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MAX_SITES = 1024
 _DEPTH = 16
 _EVERY_NS = 1_000_000_000
-_A_TIME = 64  # at most so many records at once: the ring is for stalls first
+_A_LOOK = 4  # records: the program does without the GIL as they are made, and 64 of them took several milliseconds
 
 
 class _Site:
@@ -40,6 +40,7 @@ class CallSites:
         self._agent = agent
         self._sites: Dict[Tuple[Any, ...], _Site] = {}
         self._published_ns = 0
+        self._due: List[_Site] = []
 
     def add(self, seen: SeenCall) -> None:
         """Count a call whose stack is known, and those that it stands for."""
@@ -54,13 +55,17 @@ class CallSites:
         site.add(seen)
 
     def publish(self, memory: Memory, now: int) -> None:
-        """Put the totals of those that grew into the ring, at most once a second."""
-        if now - self._published_ns < _EVERY_NS:
-            return
-        grown = [site for site in self._sites.values() if site.is_new][:_A_TIME]
-        self._published_ns = now
-        for site in grown:
+        """Put the totals of those that grew into the ring, each at most once a second, and a few at a time."""
+        if not self._due and now - self._published_ns >= _EVERY_NS:
+            self._published_ns = now
+            self._due = [site for site in self._sites.values() if site.is_new]
+        for site in self._due[:_A_LOOK]:
             site.is_new = not memory.put_record(self._record(site))
+        del self._due[:_A_LOOK]
+
+    def are_due(self) -> bool:
+        """Whether the next look is to publish more."""
+        return bool(self._due)
 
     def publish_all(self, memory: Memory) -> None:
         """The same for all of them, as the agent leaves."""

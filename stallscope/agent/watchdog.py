@@ -184,7 +184,7 @@ class Watchdog:
             return rest_ns, rest_ns
         rest_ns = max(_REST_NS, int(self._period_ns))
         has_more = not states or self._agent.pulse.holds() or self._executors.are_there()
-        has_more = has_more or any(exact.is_never_at_rest(state) for state in states)
+        has_more = has_more or self._sites.are_due() or any(exact.is_never_at_rest(state) for state in states)
         return rest_ns, rest_ns if has_more else max(_LONGEST_REST_NS, rest_ns)
 
     def _watch(self, now: int, late_ns: int) -> None:

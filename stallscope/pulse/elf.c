@@ -46,6 +46,7 @@ struct object {
     const ElfW(Sym) *symbols;
     const char *strings;
     bool runs_loops;              /* a library whose runs are known by the functions of OF_RUN */
+    bool is_openssl;
     const ElfW(Rela) *tables[2];
     size_t counts[2];
 };
@@ -130,6 +131,7 @@ static bool describe_object(const struct dl_phdr_info *info, struct object *obje
     if (is_left_alone(path))
         return false;
     object->runs_loops = strstr(path, "/uvloop/loop.") != NULL;
+    object->is_openssl = strstr(path, "/libcrypto") != NULL;  /* wheels bring their own, as libcrypto-HASH.so.3 */
     read_segments(info, object, &dynamic);
     return dynamic != NULL && !is_ours(object) && read_dynamic(object, dynamic);
 }
@@ -160,6 +162,8 @@ static void close_pages(struct object *object)
 
 static void *replacement_for(const struct object *object, int hook)
 {
+    if (object->is_openssl)
+        return openssl_replacement(hook);
     return interpreter_lo && object->lo == interpreter_lo ? interpreter_replacement(hook) : hooks[hook].replacement;
 }
 

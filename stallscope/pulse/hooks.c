@@ -109,10 +109,6 @@ static int busy_is_minus_one(int result)
     return result == EBUSY || result == EAGAIN ? -1 : result;
 }
 
-/* To try is 4 ns dearer than to ask, of 25 that locking and unlocking take. OpenSSL 3.0 asks 317,000 times for one context
- * with the usual certificates, 20 ms in all: who runs no loop, and has nothing timed, is not to pay for it. */
-static int read_lock_tried(pthread_rwlock_t *at);
-
 /* --- the hooks ---------------------------------------------------------------------------------------- */
 
 #define HOOK(returns, name, parameters, arguments, reported, kind, a, b)  \
@@ -176,11 +172,6 @@ static int read_lock_tried(pthread_rwlock_t *at);
 #undef SPECIAL
 #undef ALIAS
 
-static int read_lock_tried(pthread_rwlock_t *at)
-{
-    return thread_in_iteration() != NULL ? busy_is_minus_one(pthread_rwlock_tryrdlock(at)) : CALL(pthread_rwlock_rdlock)(at);
-}
-
 /* The interpreter waits on conditions for nothing but the GIL (its locks are semaphores). */
 #define GIL_WAIT(name, parameters, arguments)                       \
     static int gil_##name parameters                                \
@@ -207,6 +198,13 @@ void *interpreter_replacement(int hook)
     case H_pthread_cond_clockwait: return (void *)gil_pthread_cond_clockwait;
     default: return hooks[hook].replacement;
     }
+}
+
+/* The same in OpenSSL's own object. Its locks guard tables of its own, and it asks for 317,000 of them for one context with
+ * the usual certificates: to try each first made the 20 ms that this takes 3 to 5 % dearer. Who waits there is sampled. */
+void *openssl_replacement(int hook)
+{
+    return hook == H_pthread_rwlock_rdlock || hook == H_pthread_rwlock_wrlock ? NULL : hooks[hook].replacement;
 }
 
 /* --- the table ------------------------------------------------------------------------------------------------ */

@@ -93,7 +93,7 @@ int hook_named(const char *symbol);
 
 /* --- what elf.c does ------------------------------------------------------------------------ */
 
-void *interpreter_replacement(int hook);  /* for a word of the interpreter's own object; NULL: none */
+void *interpreter_replacement(int hook), *openssl_replacement(int hook);  /* for a word of their own objects; NULL: none */
 
 int elf_hook(void);       /* change the words of all loaded objects; returns how many it has changed so far */
 int elf_unhook(void);     /* put back what stood there; returns how many */

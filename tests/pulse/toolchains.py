@@ -98,6 +98,7 @@ _PLUG_INS = (
     ("plug_lazy.so", "plug.c", ("-Wl,-z,lazy", "-Wl,-z,norelro")),
     ("plug_now.so", "plug.c", ("-Wl,-z,now", "-Wl,-z,relro")),
     ("plug_relro.so", "plug.c", ("-Wl,-z,lazy", "-Wl,-z,relro")),
+    ("libcrypto-plug.so.3", "plug.c", ("-Wl,-z,now",)),
     ("fortified.so", "fortified.c", ("-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")),
     ("own_names.so", "own_names.c", ("-Wl,-z,lazy",)),
     ("preload.so", "preload.c", ()),

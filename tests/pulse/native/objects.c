@@ -430,6 +430,21 @@ static void own_names(void)
 #endif
 }
 
+/* OpenSSL takes hundreds of thousands of locks for one context: they are not ours to slow down. Its reads are timed. */
+static void openssl_locks(void)
+{
+    void *other = plug_in("plug_now.so", RTLD_NOW), *openssl = plug_in("libcrypto-plug.so.3", RTLD_NOW);
+    void **others = dlsym(other, "plug_locks"), **locks = dlsym(openssl, "plug_locks"), **reads = dlsym(openssl, "plug_table");
+    void *reading = locks[0], *writing = locks[1], *reads_before = reads[0];
+    CHECK(others[0] == reading && others[1] == writing);
+    begin(100 * MILLISECOND);
+    CHECK(others[0] != reading && others[1] != writing);
+    CHECK(locks[0] == reading && locks[1] == writing);
+    CHECK(reads[0] != reads_before);
+    pulse_end();
+    CHECK(locks[0] == reading && others[0] == reading && reads[0] == reads_before);
+}
+
 const struct scenario objects[] = {
     {"restored", restored},
     {"object_kinds", object_kinds},
@@ -442,5 +457,6 @@ const struct scenario objects[] = {
     {"patched_after", patched_after},
     {"preloaded", preloaded},
     {"own_names", own_names},
+    {"openssl_locks", openssl_locks},
     {NULL, NULL},
 };

@@ -29,6 +29,9 @@ typedef ssize_t reader(int, void *, size_t);
 reader *plug_table[] = {read};
 reader *const plug_constants[] = {read};
 
+typedef int locker(pthread_rwlock_t *);
+locker *plug_locks[] = {pthread_rwlock_rdlock, pthread_rwlock_wrlock};
+
 ssize_t plug_read_by_table(int fd, void *to, size_t size)
 {
     return plug_table[0](fd, to, size);
