@@ -50,7 +50,7 @@ class Agent:
         self.config = config
         self.threshold_ns: int = config["threshold_ns"]
         self.quarter_ns = self.threshold_ns // 4
-        self.long_ns = min(self.threshold_ns // 4, layout.LONG_NS)
+        self.long_ns = min(self.quarter_ns, layout.LONG_NS)
         self.owner_pid: int = config["owner_pid"]
         self.attached: bool = config.get("attached", False)
         self.brought: List[str] = config.get("brought", [])
@@ -170,12 +170,10 @@ class Agent:
         files = standing if standing is not None and standing.tid == tid else None
         if waits_here and pulse is not None and pulse.open(loop_at, loop._selector, loop, tid, running):
             state: LoopState = ExactLoop(cells, loop_at, tid, ident, ref(loop), files)
-            self.exact_loops[loop_at] = state
         else:
             state = LoopState(loop_at, tid, ident, ref(loop), files)
             state.zero_waits = cells[cell + layout.L_ZERO_WAITS]
-        self.open_loops.append(state)
-        self.opened.add(loop_at)
+        self._is_open(state)
         self.pauses.install()
         self.watchdog.wake()
         if pulse is not None and not state.exact:
@@ -198,10 +196,14 @@ class Agent:
             return None
         cells[cell + layout.L_DRAINED] = 0
         cells[cell + layout.L_STATE] = layout.LOOP_OPEN
-        self.exact_loops[state.loop_at] = state
+        self._is_open(state)
+        return state
+
+    def _is_open(self, state: LoopState) -> None:
+        if state.exact:
+            self.exact_loops[state.loop_at] = state
         self.open_loops.append(state)
         self.opened.add(state.loop_at)
-        return state
 
     def close_loop(self, state: LoopState, now: int) -> None:
         """The loop's run ended; its last iteration is counted here."""

@@ -50,6 +50,11 @@ class HandlerTable:
             self.bases[cheap(key)] = base
         return base
 
+    def base_of(self, key: Key, name: str, file: str, line: int) -> int:
+        """The cell index of the key's histogram, which is given a slot if it has none yet."""
+        base = self.bases.get(cheap(key))
+        return base if base is not None else self.add(key, name, file, line)
+
     def name_of(self, code: CodeType) -> str:
         """Qualified name of a handler by its code, as far as it is known."""
         base = self.bases.get(id(code))
@@ -119,6 +124,4 @@ def base_of(table: HandlerTable, callback: Any, task_type: Any) -> int:
     """
     owner = callback.__self__ if task_type is not None else None
     is_step = owner is not None and isinstance(owner, task_type)
-    found = of_coroutine(task_type.get_coro(owner)) if is_step else of_callback(callback)
-    base = table.bases.get(cheap(found[0]))
-    return base if base is not None else table.add(*found)
+    return table.base_of(*(of_coroutine(task_type.get_coro(owner)) if is_step else of_callback(callback)))

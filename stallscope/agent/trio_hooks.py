@@ -153,16 +153,10 @@ class Runner:
         coroutine = task.coro
         base = agent.handlers.bases.get(id(coroutine.cr_code)) if type(coroutine) is CoroutineType else None
         if base is None:
-            base = _identify(agent.handlers, coroutine)
+            base = agent.handlers.base_of(*handlers.of_coroutine(coroutine))
         agent.memory.cells[base + layout.bucket_of(spent)] += 1
         part = self._trail.setdefault(base, [0, 0])
         part[0] += 1
         part[1] += spent
         if spent > self._longest_ns:
             self._longest_ns, self._longest = spent, task
-
-
-def _identify(table: handlers.HandlerTable, coroutine: Any) -> int:
-    found = handlers.of_coroutine(coroutine)
-    base = table.bases.get(handlers.cheap(found[0]))
-    return base if base is not None else table.add(*found)
