@@ -27,7 +27,7 @@ from .watchdog import Ended, Watchdog
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+    from typing import Any, Callable, Dict, List, Optional, Tuple
 
 
 class Agent:
@@ -176,8 +176,8 @@ class Agent:
         self._is_open(state)
         self.pauses.install()
         self.watchdog.wake()
-        if pulse is not None and not state.exact:
-            pulse.nudge()  # the watchdog may have been at rest for a while yet
+        if not state.exact:
+            self.hurry()
         return state
 
     def reopen_loop(self, loop: Any) -> Optional[LoopState]:
@@ -203,7 +203,6 @@ class Agent:
         if state.exact:
             self.exact_loops[state.loop_at] = state
         self.open_loops.append(state)
-        self.opened.add(state.loop_at)
 
     def close_loop(self, state: LoopState, now: int) -> None:
         """The loop's run ended; its last iteration is counted here."""
@@ -220,6 +219,11 @@ class Agent:
             self._close_measured(state, begun, now)
         if self._forked:  # and may be gone at once: multiprocessing ends its children by os._exit
             self.watchdog.finish()
+
+    def hurry(self) -> None:
+        """Let the watchdog look now; it may have been at rest for a while yet."""
+        if self.pulse is not None:
+            self.pulse.nudge()
 
     def _close_measured(self, state: LoopState, begun: int, now: int) -> None:
         if begun:
@@ -254,7 +258,6 @@ class Agent:
         self.alive = alive_page()
         self.handlers = HandlerTable(self.memory)
         self.open_loops: List[LoopState] = []
-        self.opened: Set[int] = set()  # slots given to a loop, since whoever asks last put an empty set in its place
         self.nameless: Dict[int, int] = {}  # slots of loops that are not named yet, and since when they are known, ns
         self.exact_loops: Dict[int, LoopState] = {}  # by slot: what ran there last, for the stalls that it left
         self.pulse: Optional[Pulse] = None

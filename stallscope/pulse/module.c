@@ -155,11 +155,18 @@ static void *take(void *self, void *unused)
 
 static _Atomic uint32_t nudges;
 static uint32_t answered;  /* the agent's thread alone has to do with it */
+static _Atomic bool look_wanted;
 
-void nudge(void)
+void nudge_for_stack(void)
 {
     atomic_fetch_add(&nudges, 1);
     syscall(SYS_futex, &nudges, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void nudge(void)
+{
+    atomic_store(&look_wanted, true);
+    nudge_for_stack();
 }
 
 /* Whether the agent has something to do: to leave, to take what has ended, to publish what is overdue. */
@@ -186,8 +193,9 @@ static void sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
     answered = atomic_load(&nudges);
 }
 
-/* wait(ns, longest_ns) -> (token, late_ns): without the GIL, which a saturated program would have to give up for us. With
- * a token other than 0 the caller is to take the main thread's stack: it has waited late_ns for the GIL. */
+/* wait(ns, longest_ns) -> (token, late_ns, is_over): without the GIL, which a saturated program would have to give up for
+ * us. With a token other than 0 the caller is to take the main thread's stack, it has waited late_ns for the GIL; and that
+ * may be all that it was woken for: is_over says whether somebody wants more. */
 static void *wait_for_nudge(void *self, void *arguments)
 {
     unsigned long long ns = 0, longest_ns = 0;
@@ -198,8 +206,9 @@ static void *wait_for_nudge(void *self, void *arguments)
     sleep_until_wanted(ns, longest_ns);
     uint64_t woken = now_ns(), late = 0;
     py.Eval_RestoreThread(state);
+    int is_over = atomic_exchange(&look_wanted, false);
     uint64_t token = stack_wanted_of_nudged(woken, &late);
-    return py._BuildValue("(KK)", (unsigned long long)token, (unsigned long long)late);
+    return py._BuildValue("(KKi)", (unsigned long long)token, (unsigned long long)late, is_over || token == 0);
 }
 
 /* nudge(): end the agent's rest. */
@@ -310,7 +319,7 @@ static void *functions(void)
 /* The 5 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
-__attribute__((visibility("default"))) void *PyInit_pulse_functions_5(void)
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_6(void)
 {
     void *dict = python_find() ? functions() : NULL;
     if (dict != NULL) {

@@ -191,7 +191,7 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
     uint64_t token = atomic_fetch_add(&next_token, 1);
     atomic_store(&t->held_token, token);  /* before it can be answered */
     atomic_store(&t->held_since_ns, now_ns());
-    nudge();
+    nudge_for_stack();
     return token;
 }
 

@@ -64,11 +64,19 @@ static void fill(struct thread *t, struct tick *tick, uint64_t begun, bool is_fi
     t->before = now;
 }
 
+/* The stack of another thread than the main one is taken by the agent, which needs the GIL for it: most waits for that are
+ * over before half of the threshold, and the agent would only have made them longer. */
+static bool may_soon_have_the_gil(const struct thread *t)
+{
+    uint64_t waited = now_ns() - atomic_load(&t->started_ns);
+    return !t->main && atomic_load(&t->call) == gil_wait_hook + 1 && waited < 2 * quarter_ns;
+}
+
 /* A call asks for its stack itself as it returns. That comes with the next bytecode at which the interpreter looks up: of
  * a call that fails it is the handler of the exception, often in another function. So it is asked for in the call, too. */
 static uint64_t stack_in_call(struct thread *t, uint64_t since)
 {
-    if (t->asked_in_ns == since)
+    if (t->asked_in_ns == since || may_soon_have_the_gil(t))
         return 0;
     t->asked_in_ns = since;
     return stack_wanted_by_watchdog(t);

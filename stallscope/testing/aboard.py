@@ -36,7 +36,10 @@ REST_S = 2.5
 """Between two drains: a look at a test that stalled drains by itself, and the agent's ring has room for those of five
 seconds."""
 _FLOOR = layout.bucket_of(layout.LONG_NS)
-_FOUND = frozenset(layout.LOOPS_AT + slot * layout.LOOP_BYTES for slot in range(layout.UNDECLARED, layout.LOOPS))
+_LONGS = slice(
+    layout.LOOPS_AT // layout.CELL + layout.L_LONG, layout.HANDLERS_AT // layout.CELL, layout.LOOP_BYTES // layout.CELL
+)
+"""How many iterations were long, of each slot of a loop: to read them all takes no longer than to know which ran."""
 
 
 class Seen(NamedTuple):
@@ -112,8 +115,7 @@ class Aboard:
         self._lock = Lock()
         self._over = Event()
         self._gains = Gains()
-        self._long: dict[int, int] = {}  # by slot: how many iterations were long
-        self._open: set[int] = set()
+        self._longs = [0] * layout.LOOPS
         self._withheld = 0
         self._looked_ns = monotonic_ns()
         self._pid = os.getpid()
@@ -155,7 +157,8 @@ class Aboard:
             lacking = wanted - sum(layout.bucket_of(stall.duration_ns) >= first for stall in known)
             if lacking <= self._withheld_now() - seen.withheld or monotonic() > deadline:
                 return Details(tuple(known), max(0, lacking))
-            sleep(0.001)
+            self._agent.hurry()
+            sleep(0.002)
 
     def keep_sites(self, sites: Sequence[CallSite], counted: Iterable[str], missing: Sequence[Missing]) -> None:
         """Add call sites that were found by other means, which count such calls: the agent looks for none."""
@@ -198,12 +201,12 @@ class Aboard:
     def _fresh_counts(self) -> dict[int, int]:
         """The buckets that grew, from a millisecond on, and by how much."""
         fresh: dict[int, int] = {}
-        cells = self._agent.memory.cells
-        for loop_at in self._ran():  # most of them had no long iteration
-            long = cells[loop_at // layout.CELL + layout.L_LONG]
-            if long != self._long.get(loop_at, 0):
-                self._long[loop_at] = long
-                for bucket, more in self._grown(loop_at).items():
+        longs = self._agent.memory.cells[_LONGS].tolist()
+        if longs != self._longs:  # in most phases of a test no iteration was long
+            slots = [slot for slot, long in enumerate(longs) if long != self._longs[slot]]
+            self._longs = longs
+            for slot in slots:
+                for bucket, more in self._grown(layout.LOOPS_AT + slot * layout.LOOP_BYTES).items():
                     fresh[bucket] = fresh.get(bucket, 0) + more
         return fresh
 
@@ -212,14 +215,6 @@ class Aboard:
         now = bytes(self._agent.memory.bytes[at : at + (layout.BUCKETS - _FLOOR) * layout.CELL])
         epoch = self._agent.memory.cells[loop_at // layout.CELL + layout.L_EPOCH]
         return self._gains.of(loop_at, epoch, now, _FLOOR)
-
-    def _ran(self) -> set[int]:
-        """The slots of the loops that may have run since the last look: in most phases of a test there is none."""
-        opened, self._agent.opened = self._agent.opened, set()
-        ran: set[int] = self._open | opened
-        self._open = {state.loop_at for state in list(self._agent.open_loops)}
-        any_found = self._agent.memory.cells[layout.H_LOOPS] > layout.UNDECLARED  # by the pulse, which tells nobody
-        return ran | _FOUND if any_found else ran
 
 
 def _end_ns(stall: Stall) -> int:

@@ -70,6 +70,11 @@ def test_the_agents_own_calls_are_not_the_programs(found: Any) -> None:
     assert found == {"ours": [0], "theirs": [1]}
 
 
+@pytest.mark.program("resting")
+def test_a_stack_that_is_taken_ends_no_rest(found: Any) -> None:
+    assert found == {"functions": ["until_met"] * 3, "rested": True}
+
+
 @pytest.mark.program("leaving")
 def test_it_may_leave_while_a_handler_runs(found: Any) -> None:
     (message,) = found.pop("told")

@@ -183,6 +183,34 @@ def own_calls() -> Found:
     return {"ours": ours, "theirs": theirs}
 
 
+def resting() -> Found:
+    """Stacks of the main thread are taken by a thread that rests, and that goes on to rest."""
+    aboard = Aboard(threshold_ns=20 * MS)
+    loop = new_loop(aboard)
+    is_over = threading.Event()
+
+    def rest() -> None:
+        aboard.pulse.wait(3600 * 1000 * MS, 3600 * 1000 * MS)
+        is_over.set()
+
+    def until_met() -> None:
+        aboard.pulse._captured.clear()
+        while not aboard.pulse._captured:
+            pass
+
+    thread = threading.Thread(target=rest)
+    thread.start()
+    functions = []
+    for _ in range(3):
+        run(loop, until_met)
+        (_, _, stack, _), *_ = aboard.pulse._captured
+        functions.append(stack[0].co_name)
+    rested = not is_over.is_set()
+    aboard.pulse.nudge()
+    thread.join()
+    return {"functions": functions, "rested": rested}
+
+
 def leaving() -> Found:
     """The runner leaves while one of its handlers runs; that handler fails afterwards."""
     aboard = Aboard()
