@@ -67,7 +67,7 @@ class FrameTable:
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
-        self._index: Dict[Tuple[Any, int], int] = {}
+        self._index: Dict[Tuple[int, int], int] = {}  # by the code's id: to hash a code object is to hash all it has
         self.frames: List[List[object]] = []
 
     def put(self, stack: Stack) -> List[int]:
@@ -75,10 +75,10 @@ class FrameTable:
         return [self._put(frame) for frame in stack[: self._depth]]
 
     def _put(self, frame: Tuple[Any, int]) -> int:
-        index = self._index.get(frame)
+        code, line = frame
+        index = self._index.get((id(code), line))
         if index is None:
-            code, line = frame
-            index = self._index[frame] = len(self.frames)
+            index = self._index[id(code), line] = len(self.frames)
             name = getattr(code, "co_qualname", code.co_name)
             self.frames.append([code.co_filename[-1024:], line, name])
         return index

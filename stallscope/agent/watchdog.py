@@ -39,6 +39,7 @@ _MAX_SPANS = 64
 _MAX_ENDED = 4096
 _MAX_SAMPLED = 256  # iterations of exact loops whose samples are kept: most of them are no stalls in the end
 _DETAILS_A_SECOND = 50
+_WAY_S = 0.0001  # without the GIL, before a record that takes a millisecond: who waits for it needs so long to wake up
 
 
 class Progress:
@@ -300,6 +301,8 @@ class Watchdog:
         self._holders.look([state.ident for state in agent.open_loops if exact.waits_for_gil(agent, state)])
         stalls, seen = agent.pulse.take(finishing)
         for stall in stalls:
+            if not finishing:
+                sleep(_WAY_S)
             state = exact.loop_of(agent, stall.slot_at)
             progress = self._sampled.pop((stall.slot_at, stall.start_ns), None)
             if not self._within_rate(stall.end_ns):
