@@ -182,15 +182,17 @@ static bool has_work(void)
     return has;
 }
 
-/* Sleep until the watchdog nudges, for the whole of longest_ns, or for a multiple of ns if there is something to do. */
-static void sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
+/* Sleep until somebody nudges (true), for the whole of longest_ns, or for a multiple of ns if there is something to do. */
+static bool sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
 {
     uint64_t until = now_ns() + longest_ns;
     struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     do
         syscall(SYS_futex, &nudges, FUTEX_WAIT_PRIVATE, answered, &time, NULL, 0);  /* not at all, if nudged since */
     while (atomic_load(&nudges) == answered && now_ns() < until && !has_work());
+    uint32_t before = answered;
     answered = atomic_load(&nudges);
+    return answered != before;
 }
 
 /* wait(ns, longest_ns) -> (token, late_ns, is_over): without the GIL, which a saturated program would have to give up for
@@ -203,12 +205,12 @@ static void *wait_for_nudge(void *self, void *arguments)
     if (!py.Arg_ParseTuple(arguments, "KK", &ns, &longest_ns))
         return NULL;
     void *state = py.Eval_SaveThread();
-    sleep_until_wanted(ns, longest_ns);
+    bool is_nudged = sleep_until_wanted(ns, longest_ns);
     uint64_t woken = now_ns(), late = 0;
     py.Eval_RestoreThread(state);
-    int is_over = atomic_exchange(&look_wanted, false);
+    int is_over = atomic_exchange(&look_wanted, false) || !is_nudged;
     uint64_t token = stack_wanted_of_nudged(woken, &late);
-    return py._BuildValue("(KKi)", (unsigned long long)token, (unsigned long long)late, is_over || token == 0);
+    return py._BuildValue("(KKi)", (unsigned long long)token, (unsigned long long)late, is_over);
 }
 
 /* nudge(): end the agent's rest. */
