@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from .pulse import ExactStall, Tick
     from .stacks import Stack
 
-    Place = Tuple[int, Stack, int]  # until when the thread was in this code, for all we know, and how late it answered
-
-_TWO_SWITCHES_NS = 10_000_000  # Python gives the GIL up in one (sys.getswitchinterval, 5 ms); C code may keep it
-
 
 def of_exact(stall: ExactStall) -> List[Span]:
     """They follow each other without a gap, and what was counted in them sums to what was counted in the stall."""
@@ -31,12 +27,13 @@ def of_exact(stall: ExactStall) -> List[Span]:
     stopped_ns = sum([span.to_ns - span.from_ns for span in spans if _is_stop(span)])
     for span in spans:  # for so long nobody could answer
         span.late_ns = max(0, span.late_ns - stopped_ns)
-    return _merged(_placed(spans))
+    return _merged(_turned(spans))
 
 
 def _looked_at(stall: ExactStall) -> List[Span]:
     spans: List[Span] = []
     switches: Optional[int] = None
+    _share_answers(stall.ticks)
     for tick in stall.ticks:
         tick.at_ns = min(tick.at_ns, stall.end_ns)
         spans.append(_look(tick, switches))
@@ -47,10 +44,23 @@ def _looked_at(stall: ExactStall) -> List[Span]:
     return spans
 
 
+def _share_answers(ticks: List[Tick]) -> None:
+    """One stack is asked for at a time. Its answer may come in the middle of the stretch before the next look,
+    which then asks anew: the answer that covers most of the stretch describes it.
+    """
+    stack: Stack = ()
+    token = answered_ns = late_ns = 0
+    for tick in ticks:
+        own = (tick.token, tick.at_ns + tick.late_ns, tick.stack, tick.late_ns)
+        if 2 * answered_ns > tick.from_ns + tick.at_ns:
+            tick.stack, tick.late_ns = stack, late_ns
+        if own[0] not in (0, token):
+            token, answered_ns, stack, late_ns = own
+
+
 def _look(tick: Tick, switches: Optional[int]) -> Span:
     span = Span(tick.from_ns, tick.at_ns, tick.stack, Facts(call_named(tick.system_call), tick.state), None)
-    span.cpu_ns, span.run_delay_ns = tick.cpu_ns, tick.run_delay_ns
-    span.late_ns, span.answered_ns = tick.late_ns, tick.answered_ns
+    span.cpu_ns, span.run_delay_ns, span.late_ns = tick.cpu_ns, tick.run_delay_ns, tick.late_ns
     if switches is not None and tick.switches is not None:
         span.switches = tick.switches - switches
     return span
@@ -114,61 +124,37 @@ def _is_stop(span: Span) -> bool:
     return bool(span.facts.state == stops.STOPPED)
 
 
-def _placed(spans: List[Span]) -> List[Span]:
-    """Time that the thread ran has the stack of the nearest answer: between two looks it may have turned from the one's
-    code to the other's at any moment. Blocked time is not divided, it belongs to a call.
+def _turned(spans: List[Span]) -> List[Span]:
+    """Where two looks met the thread in different code it may have turned from one to the other at any moment between
+    their answers: half of that is the former's. Blocked time is not divided, it belongs to a call.
     """
-    places = _places([span for span in spans if span.stack and _met_running(span)])
-    parts: List[Span] = []
-    for span in spans:
-        parts += _divided(span, places) if places and _ran(span) else [span]
+    parts = spans[:1]
+    for index, span in enumerate(spans[1:]):
+        before = spans[index]
+        at = (before.to_ns + before.late_ns + span.to_ns + span.late_ns) // 2
+        if _computes(before) and _computes(span) and before.stack != span.stack and span.from_ns < at < span.to_ns:
+            parts += _halves(span, at, before)
+        else:
+            parts.append(span)
     return parts
 
 
-def _places(answers: List[Span]) -> List[Place]:
-    """Half of the time between two answers is the former's; all of it while code was asked that kept the GIL."""
-    places: List[Place] = []
-    for one, other in zip(answers, answers[1:]):  # noqa: B905, RUF007 (CPython 3.8)
-        if one.stack != other.stack:
-            held_ns = other.late_ns if other.late_ns > _TWO_SWITCHES_NS else 0
-            places.append(((one.answered_ns + other.answered_ns - held_ns) // 2, one.stack, one.late_ns))
-    return places + [(answers[-1].to_ns, answers[-1].stack, answers[-1].late_ns)] if answers else []
+def _computes(span: Span) -> bool:
+    ran = span.cpu_ns is not None and 2 * (span.cpu_ns + (span.run_delay_ns or 0)) > span.to_ns - span.from_ns
+    return bool(ran and span.stack and span.facts.call is None and span.facts.state == "R")
 
 
-def _divided(span: Span, places: List[Place]) -> List[Span]:
-    parts: List[Span] = []
-    for until_ns, stack, late_ns in places:
-        if until_ns >= span.to_ns:
-            span.stack, span.late_ns = stack, late_ns
-            break
-        if until_ns > span.from_ns:
-            part, span = _cut(span, until_ns)
-            part.stack, part.late_ns = stack, late_ns
-            parts.append(part)
-    return [*parts, span]
-
-
-def _cut(span: Span, at_ns: int) -> Tuple[Span, Span]:
-    """What lies before that moment, and what after it."""
-    first, second = span.part(span.from_ns, at_ns), span.part(at_ns, span.to_ns)
-    first.switches = None
-    length, share = span.to_ns - span.from_ns, at_ns - span.from_ns
+def _halves(span: Span, at: int, before: Span) -> List[Span]:
+    first, second = span.part(span.from_ns, at), span.part(at, span.to_ns)
+    first.stack, first.late_ns, first.switches = before.stack, before.late_ns, None
+    length, share = span.to_ns - span.from_ns, at - span.from_ns
     first.cpu_ns, first.run_delay_ns = (
         _share_of(span.cpu_ns, share, length),
         _share_of(span.run_delay_ns, share, length),
     )
     second.cpu_ns = difference(span.cpu_ns, first.cpu_ns)
     second.run_delay_ns = difference(span.run_delay_ns, first.run_delay_ns)
-    return first, second
-
-
-def _met_running(span: Span) -> bool:
-    return bool(span.facts.call is None and span.facts.state == "R")
-
-
-def _ran(span: Span) -> bool:
-    counted = span.cpu_ns is not None and 2 * (span.cpu_ns + (span.run_delay_ns or 0)) > span.to_ns - span.from_ns
-    return counted and _met_running(span)
+    return [first, second]
 
 
 def _share_of(whole: Optional[int], part: int, length: int) -> Optional[int]:

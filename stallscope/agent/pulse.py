@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-    Answer = Tuple[int, int, Stack, Optional[str]]  # late_ns, when, the stack, the task's name
-
 _NAME = "pulse_functions_6"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
@@ -38,7 +36,7 @@ _KINDS = {
 }  # fmt: skip
 _KEPT_STACKS = 1024
 _SHORTEST_REST_NS = 1_000_000
-_NO_STACK = (0, 0, (), None)  # type: Answer
+_NO_STACK = (0, (), None)  # type: Tuple[int, Stack, Optional[str]]
 
 
 class ExactCall:
@@ -62,8 +60,7 @@ class Tick:
     """The watchdog's look at an overdue iteration: what the thread spent since the look before; None: not known."""
 
     __slots__ = (
-        "answered_ns", "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "switches",
-        "system_call", "token",
+        "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "switches", "system_call", "token",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, at: int) -> None:
@@ -73,8 +70,7 @@ class Tick:
         self.cpu_ns, self.run_delay_ns, self.switches = _known(cpu), _known(delay), _known(switches)
         self.state = chr(state) if state else ""
         self.stack: Stack = ()
-        self.answered_ns = self.at_ns  # when the stack was taken,
-        self.late_ns = 0  # and for how long the interpreter did not let us
+        self.late_ns = 0  # for how long the interpreter did not answer
 
 
 class ExactStall:
@@ -121,7 +117,7 @@ class Pulse:
         self.functions = functions  # the library's own
         self._main = _main_ident()
         self._captured: List[Any] = []  # filled by the library, in the main thread
-        self._stacks: Dict[int, Answer] = {}  # by token
+        self._stacks: Dict[int, Tuple[int, Stack, Optional[str]]] = {}  # by token: late_ns, the stack, the task's name
         self._waiting: List[Any] = []  # seen calls whose stack has not come yet
         self._held: List[ExactStall] = []  # stalls up to whose end the watchdog has not come yet
         self.names: List[str] = functions["names"]()
@@ -186,7 +182,7 @@ class Pulse:
         while frame is not None and len(flat) < 2 * MAX_FRAMES:
             flat += [frame.f_code, frame.f_lineno]
             frame = frame.f_back
-        self._captured.append((token, late_ns, monotonic_ns(), flat, None))
+        self._captured.append((token, late_ns, flat, None))
 
     def open(self, slot_at: int, selector: Any, loop: Any, tid: int, running: bool) -> bool:
         """Declare a loop of thread ``tid``: its slot in the shared memory, and how its own wait is told from others.
@@ -248,8 +244,8 @@ class Pulse:
     def _gather_stacks(self) -> None:
         count = len(self._captured)
         taken, self._captured[:count] = self._captured[:count], []
-        for token, late_ns, at_ns, flat, task in taken:
-            self._stacks[token] = (late_ns, at_ns, _own_left_out(flat), task if isinstance(task, str) else None)
+        for token, late_ns, flat, task in taken:
+            self._stacks[token] = (late_ns, _own_left_out(flat), task if isinstance(task, str) else None)
         while len(self._stacks) > _KEPT_STACKS:
             del self._stacks[next(iter(self._stacks))]
 
@@ -258,8 +254,7 @@ class Pulse:
             call.stack, task = self._answers(call.tokens)
             stall.task = stall.task or task
         for tick in stall.ticks:
-            tick.late_ns, answered_ns, tick.stack, task = self._stacks.get(tick.token, _NO_STACK)
-            tick.answered_ns = answered_ns or tick.at_ns
+            tick.late_ns, tick.stack, task = self._stacks.get(tick.token, _NO_STACK)
             stall.task = stall.task or task
             if not tick.stack:
                 tick.stack = next((call.stack for call in stall.calls if _is_within(tick.at_ns, call)), ())
@@ -275,8 +270,8 @@ class Pulse:
     def _answers(self, tokens: Tuple[int, ...]) -> Tuple[Stack, Optional[str]]:
         """The first stack that was taken for these tokens, and the first name of a task."""
         found = [self._stacks.get(token, _NO_STACK) for token in tokens]
-        stacks = [stack for _, _, stack, _ in found if stack]
-        return stacks[0] if stacks else (), next((task for _, _, _, task in found if task), None)
+        stacks = [stack for _, stack, _ in found if stack]
+        return stacks[0] if stacks else (), next((task for _, _, task in found if task), None)
 
 
 def load(path: str) -> Optional[Pulse]:

@@ -134,7 +134,7 @@ uint64_t python_code(void)
 static void capture(uint64_t token)
 {
     void *stack = walked();
-    void *entry = stack != NULL ? py._BuildValue("(KiiNN)", (unsigned long long)token, 0, 0, stack, task_name()) : NULL;
+    void *entry = stack != NULL ? py._BuildValue("(KKNN)", (unsigned long long)token, 0ull, stack, task_name()) : NULL;
     append(captured, entry);
 }
 

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
-from stallscope.agent.exact_spans import _merged, _placed, _settle
+from stallscope.agent.exact_spans import _settle, _share_answers, _turned
 from stallscope.agent.spans import Span
 from stallscope.agent.thread_facts import Facts
 
-MS = 1_000_000
 C_CODE, PYTHON = ((object(), 1),), ((object(), 2),)
+
+
+def tick(from_ms: int, at_ms: int, token: int, stack: Any = (), late_ms: int = 0) -> Any:
+    """A look, and the stack that answered it ``late_ms`` after it was asked for."""
+    return SimpleNamespace(from_ns=from_ms, at_ns=at_ms, token=token, stack=stack, late_ns=late_ms)
+
+
+def described(ticks: list[Any]) -> list[tuple[Any, int]]:
+    """Stack and lateness of each."""
+    _share_answers(ticks)
+    return [(one.stack, one.late_ns) for one in ticks]
+
+
+def test_the_answer_before_describes_what_it_is_the_longer_part_of() -> None:
+    looks = [tick(0, 10, 1, C_CODE, 48), tick(10, 50, 1, C_CODE, 48), tick(50, 60, 2, PYTHON, 0)]
+    assert described(looks) == [(C_CODE, 48)] * 3
+
+
+def test_a_look_without_an_answer_of_its_own_has_that_of_the_one_before() -> None:
+    assert described([tick(0, 10, 1, C_CODE, 58), tick(10, 70, 2)]) == [(C_CODE, 58), (C_CODE, 58)]
+
+
+def test_an_answer_that_came_early_is_not_the_next_stretchs() -> None:
+    assert described([tick(0, 10, 1, PYTHON, 1), tick(10, 20, 2, C_CODE, 9)]) == [(PYTHON, 1), (C_CODE, 9)]
+
+
+def test_looks_into_a_call_ask_for_no_stack() -> None:
+    assert described([tick(0, 10, 0), tick(10, 20, 0), tick(20, 30, 1, PYTHON, 0)]) == [((), 0), ((), 0), (PYTHON, 0)]
 
 
 def stretch(from_ms: int, to_ms: int, ran_ms: int, waited_ms: int, stack: Any = PYTHON, state: str = "R") -> Span:
@@ -39,41 +67,16 @@ def test_nothing_is_counted_in_a_stop() -> None:
     assert counters(spans) == [(5, 12), (0, 0), (5, 5)]
 
 
-def look(from_ms: int, to_ms: int, stack: Any, answered_ms: float | None = None, late_ms: float = 0) -> Span:
-    """At a thread that runs: ``stack`` is where it was ``answered_ms`` after the stall had begun."""
-    span = stretch(from_ms * MS, to_ms * MS, (to_ms - from_ms) * MS, 0, stack)
-    span.answered_ns = to_ms * MS if answered_ms is None else int(answered_ms * MS)
-    span.late_ns = int(late_ms * MS)
-    return span
-
-
-def placed(spans: list[Span]) -> list[tuple[float, float, Any]]:
-    """From, to and stack of each; it ran all the time."""
-    parts = _merged(_placed(spans))
-    assert all(one.cpu_ns == one.to_ns - one.from_ns for one in parts)
-    return [(one.from_ns / MS, one.to_ns / MS, one.stack) for one in parts]
+def turned(spans: list[Span]) -> list[tuple[int, int, Any, int | None]]:
+    """From, to, stack and CPU time of each."""
+    return [(one.from_ns, one.to_ns, one.stack, one.cpu_ns) for one in _turned(spans)]
 
 
 def test_half_of_the_time_between_two_answers_is_the_former_codes() -> None:
-    looks = [look(0, 40, C_CODE), look(40, 100, PYTHON, 110)]
-    assert placed(looks) == [(0, 75, C_CODE), (75, 100, PYTHON)]
-
-
-def test_an_answer_is_of_its_moment_and_not_of_the_moment_when_it_was_asked_for() -> None:
-    looks = [look(0, 12, PYTHON, 13), look(12, 15, C_CODE, 51), look(15, 51, C_CODE)]
-    assert placed(looks) == [(0, 32, PYTHON), (32, 51, C_CODE)]
-
-
-def test_who_kept_the_gil_until_it_answered_did_so_since_it_was_asked() -> None:
-    looks = [look(0, 12, PYTHON, 12), look(12, 25, C_CODE, 60, late_ms=46), look(25, 60, C_CODE, 60, late_ms=46)]
-    assert placed(looks) == [(0, 13, PYTHON), (13, 60, C_CODE)]
-
-
-def test_a_look_that_nobody_answered_has_the_nearest_answer() -> None:
-    looks = [look(0, 10, PYTHON), look(10, 18, ()), look(18, 24, ()), look(24, 30, C_CODE)]
-    assert placed(looks) == [(0, 20, PYTHON), (20, 30, C_CODE)]
+    spans = [stretch(0, 40, 40, 0, C_CODE), stretch(40, 100, 60, 0, PYTHON)]
+    spans[1].late_ns = 10
+    assert turned(spans) == [(0, 40, C_CODE, 40), (40, 75, C_CODE, 35), (75, 100, PYTHON, 25)]
 
 
 def test_blocked_time_is_not_divided() -> None:
-    spans = [stretch(0, 40, 40, 0, C_CODE), stretch(40, 100, 10, 0, PYTHON, "S")]
-    assert [one.stack for one in _placed(spans)] == [C_CODE, PYTHON]
+    assert len(turned([stretch(0, 40, 40, 0, C_CODE), stretch(40, 100, 10, 0, PYTHON, "S")])) == 2

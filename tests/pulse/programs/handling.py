@@ -203,7 +203,7 @@ def resting() -> Found:
     functions = []
     for _ in range(3):
         run(loop, until_met)
-        (_, _, _, stack, _), *_ = aboard.pulse._captured
+        (_, _, stack, _), *_ = aboard.pulse._captured
         functions.append(stack[0].co_name)
     rested = not is_over.is_set()
     aboard.pulse.nudge()
