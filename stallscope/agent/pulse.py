@@ -165,16 +165,15 @@ class Pulse:
         The main thread's stack is taken meanwhile, whenever the library wants it. That ends no rest: most iterations of
         which a stack is wanted are no stalls, and a look at everything takes four times as long.
         """
-        begun = monotonic_ns()
+        begun, spent = monotonic_ns(), 0
         is_over = False
         while not is_over:
-            spent = monotonic_ns() - begun
-            token, late_ns, is_over = self.functions["wait"](
-                max(ns - spent, _SHORTEST_REST_NS), max(longest_ns - spent, 0)
-            )
+            rest_ns, longest_rest_ns = max(ns - spent, _SHORTEST_REST_NS), max(longest_ns - spent, 0)
+            token, late_ns, is_over = self.functions["wait"](rest_ns, longest_rest_ns)
             if token:
                 self._capture(token, late_ns)
-            is_over = is_over or monotonic_ns() - begun >= ns
+            spent = monotonic_ns() - begun
+            is_over = is_over or spent >= ns
 
     def _capture(self, token: int, late_ns: int) -> None:
         frame: Any = sys._current_frames().get(self._main)

@@ -318,7 +318,7 @@ static void *functions(void)
     return dict;
 }
 
-/* The 5 grows with every change of what these functions take and give, and of the records: a process may keep the library
+/* The 6 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
 __attribute__((visibility("default"))) void *PyInit_pulse_functions_6(void)
