@@ -14,10 +14,10 @@ from stallscope.analysis.ledger import wait_cause
 from stallscope.analysis.sites import location
 from stallscope.gate import rules
 from stallscope.gate.chance import fresh_p
-from stallscope.gate.policy import Allowance, Policy
+from stallscope.gate.policy import Policy
 from stallscope.gate.runs import Facts, Run
 from stallscope.gate.sites import Place, Site, Sites, pooled, unqualified
-from stallscope.gate.verdict import Figure, NewCulprit, Outcome, Result, Verdict
+from stallscope.gate.verdict import Figure, NewCulprit, NewSites, Outcome, Result, Verdict
 from stallscope.recording.nouns import Missing
 
 FEWEST_HITS = 2
@@ -53,27 +53,33 @@ class Before:
 
 def judge(runs: Sequence[Run], before: Before, policy: Policy, today: date, machine: str = "") -> Verdict:
     """The verdict on runs that were all corrected by one threshold; at least one is needed."""
-    sites = pooled(run.sites for run in runs)
-    new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
-    telling = {site.place: _telling(site, runs, before) for site in new}
-    untold = tuple(site for site in new if not telling[site.place])
-    told = [site for site in new if telling[site.place]]
-    unsure = tuple(site for site in told if not _surely_new(site, runs, telling[site.place]))
-    found = [(site, policy.allowance_for(site.place, today)) for site in told if site not in unsure]
-    known = tuple((site, one) for site, one in found if one and one.holds(today))
-    culprits = tuple(NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today)))
-    results = tuple(_results(runs, before, policy, culprits, known, unsure, untold))
+    new = _new_sites(runs, before, policy, today)
+    results = tuple(_results(runs, before, policy, new))
     return Verdict(
         outcome=min((one.outcome for one in results if one.outcome != "skipped"), key=_WORST.index, default="pass"),
         results=results,
-        culprits=culprits,
-        known=known,
-        unsure=unsure,
-        untold=untold,
+        new=new,
         runs=len(runs),
         baseline_runs=len(before.facts),
         notes=tuple(_notes(runs, before, machine)),
         missing=tuple(_missing(runs)),
+    )
+
+
+def _new_sites(runs: Sequence[Run], before: Before, policy: Policy, today: date) -> NewSites:
+    sites = pooled(run.sites for run in runs)
+    new = sorted(_new(sites, runs, before), key=lambda one: (-one.longest_ns, one.place)) if before.facts else []
+    telling = {site.place: _telling(site, runs, before) for site in new}
+    told = [site for site in new if telling[site.place]]
+    unsure = tuple(site for site in told if not _surely_new(site, runs, telling[site.place]))
+    found = [(site, policy.allowance_for(site.place, today)) for site in told if site not in unsure]
+    return NewSites(
+        culprits=tuple(
+            NewCulprit(site, advice_for(site), one) for site, one in found if not (one and one.holds(today))
+        ),
+        known=tuple((site, one) for site, one in found if one and one.holds(today)),
+        unsure=unsure,
+        untold=tuple(site for site in new if not telling[site.place]),
     )
 
 
@@ -88,16 +94,8 @@ def _new(sites: Sites, runs: Sequence[Run], before: Before) -> Iterator[Site]:
             yield site
 
 
-def _results(
-    runs: Sequence[Run],
-    before: Before,
-    policy: Policy,
-    culprits: Sequence[NewCulprit],
-    known: Sequence[tuple[Site, Allowance]],
-    unsure: Sequence[Site],
-    untold: Sequence[Site],
-) -> Iterator[Result]:
-    yield _new_culprits(before, culprits, known, unsure, untold)
+def _results(runs: Sequence[Run], before: Before, policy: Policy, new: NewSites) -> Iterator[Result]:
+    yield _new_culprits(before, new)
     yield from rules.budgets(runs, policy.budgets)
     facts = [run.facts for run in runs]
     earlier = [one for one in before.facts if one.threshold_ns == facts[0].threshold_ns]
@@ -115,27 +113,21 @@ def _results(
         yield rules.slower_handler(facts, before.facts)
 
 
-def _new_culprits(
-    before: Before,
-    culprits: Sequence[NewCulprit],
-    known: Sequence[tuple[Site, Allowance]],
-    unsure: Sequence[Site],
-    untold: Sequence[Site],
-) -> Result:
+def _new_culprits(before: Before, new: NewSites) -> Result:
     if not before.facts:
         return Result("new culprits", "skipped", why="there is no baseline to compare with")
     figures: tuple[Figure, ...] = (
-        Figure("new", len(culprits), "number", 0),
-        Figure("accepted", len(known), "number"),
+        Figure("new", len(new.culprits), "number", 0),
+        Figure("accepted", len(new.known), "number"),
         Figure("call sites in the baseline", len(before.places), "number"),
     )
-    if unsure:
-        figures = (*figures, Figure("that the baseline did too little work to tell", len(unsure), "number"))
+    if new.unsure:
+        figures = (*figures, Figure("that the baseline did too little work to tell", len(new.unsure), "number"))
     why = ""
-    if untold:
-        figures = (*figures, Figure("that the baseline's recorder does not count", len(untold), "number"))
+    if new.untold:
+        figures = (*figures, Figure("that the baseline's recorder does not count", len(new.untold), "number"))
         why = "accept a run of this stallscope with: stallscope baseline update RECORDING"
-    outcome: Outcome = "fail" if culprits else "warn" if unsure else "inconclusive" if untold else "pass"
+    outcome: Outcome = "fail" if new.culprits else "warn" if new.unsure else "inconclusive" if new.untold else "pass"
     return Result("new culprits", outcome, figures, why)
 
 

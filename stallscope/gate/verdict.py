@@ -48,20 +48,27 @@ class NewCulprit:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSites:
+    """The call sites that are in no run of the baseline, sorted by what follows from them."""
+
+    culprits: tuple[NewCulprit, ...]
+    """Those that fail the gate: what took longest first."""
+    known: tuple[tuple[Site, Allowance], ...]
+    """Those that are accepted, with what accepts them."""
+    unsure: tuple[Site, ...]
+    """Those of which the baseline, by the work that it did, might have had none by chance."""
+    untold: tuple[Site, ...]
+    """Those of which no run of the baseline tells: its recorder counts no such calls."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the gate says."""
 
     outcome: Outcome
     results: tuple[Result, ...]
     """One a rule, in the order of the rules."""
-    culprits: tuple[NewCulprit, ...]
-    """Those that fail the gate: what took longest first."""
-    known: tuple[tuple[Site, Allowance], ...]
-    """New ones that are accepted, with what accepts them."""
-    unsure: tuple[Site, ...]
-    """New ones of which the baseline, by the work that it did, might have had none by chance."""
-    untold: tuple[Site, ...]
-    """New ones of which no run of the baseline tells: its recorder counts no such calls."""
+    new: NewSites
     runs: int
     baseline_runs: int
     notes: tuple[str, ...]

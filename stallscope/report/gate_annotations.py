@@ -20,7 +20,7 @@ _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 
 def github(verdict: Verdict) -> Iterator[str]:
     """A workflow command for each new culprit, and for each rule that failed or warned."""
-    for one in verdict.culprits:
+    for one in verdict.new.culprits:
         title = f"stallscope: {'new long computation' if one.site.computes else 'new blocking call'}"
         where = {"file": one.site.place.file, "line": str(one.site.line or 1), "title": title}
         yield _command("error", where, message(one))
@@ -34,7 +34,7 @@ def gitlab(verdict: Verdict) -> str:
     """A Code Quality report, as JSON text."""
     issues = [
         _issue(message(one), kind(one.site), one.site.place, one.site.place.file, one.site.line or 1, "major")
-        for one in verdict.culprits
+        for one in verdict.new.culprits
     ]
     issues += [
         _issue(f"{one.rule}: {figures(one)}", "slower-loop", (one.rule,), "pyproject.toml", 1, "minor")

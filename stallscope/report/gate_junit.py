@@ -16,7 +16,7 @@ def render(verdict: Verdict) -> str:
     suites = Element("testsuites")
     suite = SubElement(suites, "testsuite", name="stallscope gate")
     for result in verdict.results:
-        if result.rule == "new culprits" and verdict.culprits:
+        if result.rule == "new culprits" and verdict.new.culprits:
             continue
         case = SubElement(suite, "testcase", classname="stallscope.gate", name=_xml(result.rule))
         if result.outcome == "fail":
@@ -25,7 +25,7 @@ def render(verdict: Verdict) -> str:
             SubElement(case, "skipped", message=_xml(figures(result)))
         else:
             SubElement(case, "system-out").text = _xml(f"{result.outcome}: {figures(result)}")
-    for one in verdict.culprits:
+    for one in verdict.new.culprits:
         name = f"no {new(one.site)} at {place(one.site)}"
         case = SubElement(
             suite, "testcase", classname="stallscope.gate", name=_xml(name), file=_xml(one.site.place.file)

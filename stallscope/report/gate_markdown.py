@@ -24,15 +24,15 @@ def _lines(verdict: Verdict) -> Iterator[str]:
     yield "|---|---|---|"
     for result in verdict.results:
         yield f"| {result.outcome} | {_plain(result.rule)} | {_plain(figures(result))} |"
-    for one in verdict.culprits:
+    for one in verdict.new.culprits:
         yield ""
         yield from _culprit(one)
-    if verdict.culprits:
+    if verdict.new.culprits:
         yield ""
-        yield _code(accept_hint([one.site for one in verdict.culprits]))
-    notes = [f"perhaps new: {call_words(site)} at {place(site)} ({seen(site)})" for site in verdict.unsure]
-    notes += [f"the baseline cannot tell of: {call_words(site)} at {place(site)}" for site in verdict.untold]
-    notes += [f"accepted: {call_words(site)} at {place(site)}: {one.reason}" for site, one in verdict.known]
+        yield _code(accept_hint([one.site for one in verdict.new.culprits]))
+    notes = [f"perhaps new: {call_words(site)} at {place(site)} ({seen(site)})" for site in verdict.new.unsure]
+    notes += [f"the baseline cannot tell of: {call_words(site)} at {place(site)}" for site in verdict.new.untold]
+    notes += [f"accepted: {call_words(site)} at {place(site)}: {one.reason}" for site, one in verdict.new.known]
     notes += [*verdict.notes, *(f"not seen: {one.what} ({one.why})" for one in verdict.missing)]
     if notes:
         yield ""

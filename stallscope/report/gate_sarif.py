@@ -69,7 +69,7 @@ def render(verdict: Verdict) -> str:
 
 
 def _results(verdict: Verdict) -> Iterator[Json]:
-    yield from (_culprit(one) for one in verdict.culprits)
+    yield from (_culprit(one) for one in verdict.new.culprits)
     for result in verdict.results:
         if result.outcome in ("fail", "warn") and result.rule != "new culprits":
             yield _worse(result)

@@ -25,24 +25,24 @@ def _lines(verdict: Verdict, width: int) -> Lines:
     yield ""
     for result in verdict.results:
         yield _rule(result)
-    for one in verdict.culprits[:SHOWN]:
+    for one in verdict.new.culprits[:SHOWN]:
         yield ""
         yield from _culprit(one, width)
-    if len(verdict.culprits) > SHOWN:
-        yield f"and {len(verdict.culprits) - SHOWN} more (--json lists all)"
-    if verdict.culprits:
+    if len(verdict.new.culprits) > SHOWN:
+        yield f"and {len(verdict.new.culprits) - SHOWN} more (--json lists all)"
+    if verdict.new.culprits:
         yield ""
-        yield accept_hint([one.site for one in verdict.culprits])
-    if verdict.unsure or verdict.untold or verdict.known or verdict.notes or verdict.missing:
+        yield accept_hint([one.site for one in verdict.new.culprits])
+    if verdict.new.unsure or verdict.new.untold or verdict.new.known or verdict.notes or verdict.missing:
         yield ""
-    for site in verdict.unsure:
+    for site in verdict.new.unsure:
         yield f"perhaps new: {call_words(site)} at {place(site)} in {site.place.function} ({seen(site)})"
-    for site in verdict.untold:
+    for site in verdict.new.untold:
         yield (
             f"the baseline cannot tell of: {call_words(site)} at {place(site)} in {site.place.function} ({seen(site)});"
             " its recorder does not count such calls"
         )
-    for site, allowance in verdict.known:
+    for site, allowance in verdict.new.known:
         until = f" until {allowance.until}" if allowance.until else ""
         yield f"accepted{until}: {call_words(site)} at {place(site)} in {site.place.function}: {allowance.reason}"
     for note in verdict.notes:

@@ -41,10 +41,10 @@ def _could_show(result: Result) -> str:
 
 def brief(result: Result, verdict: Verdict) -> str:
     """What one rule found, in a few words."""
-    if result.rule == "new culprits" and not verdict.culprits:
-        return f"perhaps a {new(verdict.unsure[0], 16)} at {place(verdict.unsure[0])}"
+    if result.rule == "new culprits" and not verdict.new.culprits:
+        return f"perhaps a {new(verdict.new.unsure[0], 16)} at {place(verdict.new.unsure[0])}"
     if result.rule == "new culprits":
-        first, others = verdict.culprits[0].site, len(verdict.culprits) - 1
+        first, others = verdict.new.culprits[0].site, len(verdict.new.culprits) - 1
         more = f" and {others} more" if others else ""
         return f"{new(first, 16)} at {place(first)}{more}"
     values = {one.name: one for one in result.figures}

@@ -43,7 +43,7 @@ def test_a_new_call_fails_before_all_else() -> None:
 def test_a_baseline_that_did_little_work_says_little() -> None:
     busy, idle = facts(run(sites=[*SITES, site(OPEN, hits=5)]), work=10_000), facts(stalled(), work=1_900)
     found = verdict([busy], [idle])
-    assert (found.outcome, found.culprits, len(found.unsure)) == ("warn", (), 1)
+    assert (found.outcome, found.new.culprits, len(found.new.unsure)) == ("warn", (), 1)
     assert verdict([busy], [facts(stalled(), work=2_100)]).failed
     assert verdict([busy], [idle, facts(stalled(), work=1_000)]).failed
 
@@ -97,7 +97,7 @@ def test_of_several_runs_most_must_have_it(present: int, of: int, outcome: str) 
 def test_a_known_call_is_accepted_by_its_pattern(pattern: str, accepted: bool) -> None:
     policy = NO_LIMITS._replace(allowances=(Allowance(pattern, "read once at the start"),))
     found = verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy)
-    assert (len(found.known), len(found.culprits)) == ((1, 0) if accepted else (0, 1))
+    assert (len(found.new.known), len(found.new.culprits)) == ((1, 0) if accepted else (0, 1))
 
 
 def test_an_allowance_ends_with_its_last_day() -> None:
@@ -105,13 +105,13 @@ def test_an_allowance_ends_with_its_last_day() -> None:
         policy = NO_LIMITS._replace(allowances=(Allowance("app/*", "until the move", last),))
         found = verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy)
         assert found.failed is fails
-    assert found.culprits[0].expired == Allowance("app/*", "until the move", date(2026, 5, 31))
+    assert found.new.culprits[0].expired == Allowance("app/*", "until the move", date(2026, 5, 31))
 
 
 def test_of_two_allowances_the_one_that_holds_counts() -> None:
     old, new = Allowance("app/*", "x", date(2020, 1, 1)), Allowance("app/server.py", "y")
     policy = NO_LIMITS._replace(allowances=(old, new))
-    assert verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy).known[0][1] == new
+    assert verdict([run(sites=[*SITES, site(OPEN)])], [stalled()], policy).new.known[0][1] == new
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_a_new_place_that_computes_too_long(stalls: int, ms: int, work: int, out
     assert result(verdict([stalled(*[ms] * 7)], [stalled(20)]), "new culprits").outcome == "pass"
     slower = {"a": 1400}
     drifted = facts(stalled(*[17] * 8), medians_ns=slower)
-    assert verdict([drifted], [facts(stalled(), medians_ns={"a": 1000})]).culprits == ()
-    assert len(verdict([drifted], [facts(stalled(), medians_ns=slower)]).culprits) == 1
+    assert verdict([drifted], [facts(stalled(), medians_ns={"a": 1000})]).new.culprits == ()
+    assert len(verdict([drifted], [facts(stalled(), medians_ns=slower)]).new.culprits) == 1
 
 
 @pytest.mark.parametrize(("stalls", "outcome"), [(3, "warn"), (4, "fail")])
@@ -217,18 +217,18 @@ def test_a_call_that_only_the_newer_recorder_counts_does_not_fail(
     now = run(sites=[*SITES, site(OPEN)], recorder="2.0" if ours else "", counted_calls=ours)
     old = run(sites=SITES, recorder="1.0" if theirs else "", counted_calls=theirs)
     found = verdict([now], [old])
-    assert (len(found.untold), len(found.culprits)) == (untold, 1 - untold)
+    assert (len(found.new.untold), len(found.new.culprits)) == (untold, 1 - untold)
     assert found.outcome == ("inconclusive" if untold else "fail")
     assert any("baseline update" in note for note in found.notes) is (theirs != ours)
     renewed = verdict([now], [old, run(sites=SITES, recorder="2.0", counted_calls=COUNTED)])
-    assert (renewed.untold, len(renewed.culprits)) == ((), 1)
+    assert (renewed.new.untold, len(renewed.new.culprits)) == ((), 1)
 
 
 def test_recordings_of_one_recorder_by_other_ways_are_not_told_as_of_another() -> None:
     heard = run(sites=SITES, recorder="1.0", counted_calls=frozenset({"write"}))
     timed = run(sites=[*SITES, site(OPEN)], recorder="1.0", counted_calls=COUNTED, fidelity=Fidelity("pulse"))
     found = verdict([timed], [heard])
-    assert (len(found.untold), found.culprits) == (1, ())
+    assert (len(found.new.untold), found.new.culprits) == (1, ())
     assert not any("another stallscope" in note for note in found.notes)
 
 
@@ -292,7 +292,7 @@ def test_a_handler_that_grew_beside_the_others() -> None:
 def test_a_baseline_with_another_threshold_is_compared_by_its_sites_alone() -> None:
     other = facts(stalled(*[20] * 40), threshold_ns=5 * MS)
     found = verdict([run(sites=[*SITES, site(OPEN)])], [other])
-    assert len(found.culprits) == 1
+    assert len(found.new.culprits) == 1
     assert result(found, "stall rate").outcome == "inconclusive"
     assert any("another threshold" in note for note in found.notes)
 

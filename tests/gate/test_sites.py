@@ -18,11 +18,11 @@ def test_a_place_is_file_function_call_and_kind() -> None:
 def test_an_edit_that_moves_every_line_makes_nothing_new() -> None:
     old = run([blocked(30 * MS, OPEN, stack(20, "Server.load"))], [site(OPEN, 20), site(OLD, 50, function="log")])
     moved = run([blocked(30 * MS, OPEN, stack(95, "Server.load"))], [site(OLD, 125, function="log"), site(OPEN, 95)])
-    assert verdict([moved], [old]).culprits == ()
+    assert verdict([moved], [old]).new.culprits == ()
 
 
 def test_another_file_of_the_same_kind_makes_nothing_new() -> None:
-    assert verdict([run(sites=[site(path("openat", "/tmp/b"))])], [run(sites=[site(OPEN)])]).culprits == ()
+    assert verdict([run(sites=[site(path("openat", "/tmp/b"))])], [run(sites=[site(OPEN)])]).new.culprits == ()
 
 
 @pytest.mark.parametrize(
@@ -35,20 +35,20 @@ def test_another_file_of_the_same_kind_makes_nothing_new() -> None:
     ],
 )
 def test_another_function_call_kind_or_file_is_new(changed: object) -> None:
-    (new,) = verdict([run(sites=[changed])], [run(sites=[site(OPEN)])]).culprits  # type: ignore[list-item]
+    (new,) = verdict([run(sites=[changed])], [run(sites=[site(OPEN)])]).new.culprits  # type: ignore[list-item]
     assert new.site.hits == 5
 
 
 def test_a_call_that_was_seen_once_may_be_chance() -> None:
-    assert verdict([run(sites=[site(OPEN, hits=1)])], [run(sites=[site(OLD)])]).culprits == ()
+    assert verdict([run(sites=[site(OPEN, hits=1)])], [run(sites=[site(OLD)])]).new.culprits == ()
     two = [run(sites=[site(OPEN, hits=1)]), run(sites=[site(OPEN, hits=1)])]
-    assert len(verdict(two, [run(sites=[site(OLD)])]).culprits) == 1
+    assert len(verdict(two, [run(sites=[site(OLD)])]).new.culprits) == 1
 
 
 def test_a_call_is_seen_in_stalls_too() -> None:
     stalls = [blocked(30 * MS, OPEN, stack(20, "Server.load"))] * 7
     stalls += [blocked(50 * MS, OPEN, stack(21, "Server.load"))]
-    (new,) = verdict([run(stalls)], [run()]).culprits
+    (new,) = verdict([run(stalls)], [run()]).new.culprits
     assert (new.site.hits, new.site.longest_ns, new.site.line, new.site.in_stalls) == (8, 50 * MS, 21, True)
     assert new.advice is not None
     assert "load" in new.advice.code
@@ -95,17 +95,17 @@ def test_with_the_pulse_stalls_add_no_sites() -> None:
 
 def test_a_baseline_that_saw_stalls_alone_says_nothing_of_fast_calls() -> None:
     found = verdict([run(sites=[site(OPEN)])], [run()])
-    assert found.culprits == ()
+    assert found.new.culprits == ()
     assert any("only inside stalls" in note for note in found.notes)
 
 
 def test_functions_of_an_older_python_are_compared_by_their_own_names() -> None:
     old = run(sites=[site(OPEN, function="load")], python="CPython 3.10.13")
     found = verdict([run(sites=[site(OPEN, function="Server.load")])], [old])
-    assert found.culprits == ()
+    assert found.new.culprits == ()
     assert any("own names" in note for note in found.notes)
     same = run(sites=[site(OPEN, function="load")])
-    assert len(verdict([run(sites=[site(OPEN, function="Server.load")])], [same]).culprits) == 1
+    assert len(verdict([run(sites=[site(OPEN, function="Server.load")])], [same]).new.culprits) == 1
 
 
 @pytest.mark.parametrize(

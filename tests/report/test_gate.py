@@ -88,7 +88,7 @@ def test_junit_counts_what_failed(found: Verdict) -> None:
     failures = [case for case in cases if case.find("failure") is not None]
     assert int(suite.get("failures", "")) == len(failures)
     assert bool(failures) is found.failed
-    for case in failures[-len(found.culprits) :] if found.culprits else []:
+    for case in failures[-len(found.new.culprits) :] if found.new.culprits else []:
         failure = case.find("failure")
         assert failure is not None
         assert failure.get("message", "").startswith(("New blocking call", "New place that computes"))
@@ -98,7 +98,7 @@ def test_json_says_the_same(found: Verdict) -> None:
     told = json.loads(gate_json.render(found))
     assert (told["schema"], told["verdict"]) == (1, found.outcome)
     assert [one["rule"] for one in told["rules"]] == [one.rule for one in found.results]
-    assert len(told["new_culprits"]) == len(found.culprits)
+    assert len(told["new_culprits"]) == len(found.new.culprits)
     for one in told["new_culprits"]:
         assert set(one["site"]) == {"file", "function", "call", "kind"}
         assert one["stack"]
