@@ -12,7 +12,7 @@ from .thread_facts import Facts, call_named
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
-    from typing import List, Optional, Tuple
+    from typing import Dict, List, Optional, Tuple
 
     from .pulse import ExactStall, Tick
     from .stacks import Stack
@@ -33,15 +33,22 @@ def of_exact(stall: ExactStall) -> List[Span]:
 def _looked_at(stall: ExactStall) -> List[Span]:
     spans: List[Span] = []
     switches: Optional[int] = None
+    _bound(stall)
     _share_answers(stall.ticks)
     for tick in stall.ticks:
-        tick.at_ns = min(tick.at_ns, stall.end_ns)
         spans.append(_look(tick, switches))
         switches = tick.switches
     spans.append(_last(stall, spans))
-    if not spans[0].stack:  # what was answered a moment later is as near as we can come
-        spans[0].stack = next((span.stack for span in spans if span.stack), ())
+    _lend_stacks(spans)
     return spans
+
+
+def _bound(stall: ExactStall) -> None:
+    """A look may come when the iteration has ended, and so may the answer to what it asked for."""
+    late_ns: Dict[int, int] = {}
+    for tick in stall.ticks:
+        tick.at_ns = min(tick.at_ns, stall.end_ns)
+        tick.late_ns = late_ns.setdefault(tick.token, min(tick.late_ns, stall.end_ns - tick.at_ns))
 
 
 def _share_answers(ticks: List[Tick]) -> None:
@@ -56,6 +63,15 @@ def _share_answers(ticks: List[Tick]) -> None:
             tick.stack, tick.late_ns = stack, late_ns
         if own[0] not in (0, token):
             token, answered_ns, stack, late_ns = own
+
+
+def _lend_stacks(spans: List[Span]) -> None:
+    """What was answered before is as near as we can come where nobody answered; at first, what was answered next."""
+    stack: Stack = next((span.stack for span in spans if span.stack), ())
+    for span in spans:
+        if not span.stack and span.facts.call is None:
+            span.stack = stack
+        stack = span.stack or stack
 
 
 def _look(tick: Tick, switches: Optional[int]) -> Span:

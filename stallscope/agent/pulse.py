@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .stacks import Stack
 
-_NAME = "pulse_functions_6"  # the number is that of the format in which both sides speak: see module.c
+_NAME = "pulse_functions_7"  # the number is that of the format in which both sides speak: see module.c
 _UNKNOWN = 2**64 - 1
 _STALL, _SEEN = 1, 2
 # struct record_head, stall_head, call, tick, part, and what follows the call in struct seen (pulse.h)
@@ -36,6 +36,7 @@ _KINDS = {
 }  # fmt: skip
 _KEPT_STACKS = 1024
 _SHORTEST_REST_NS = 1_000_000
+_WAY_NS = 100_000  # who waits for the GIL needs so long to wake up
 _NO_STACK = (0, (), None)  # type: Tuple[int, Stack, Optional[str]]
 
 
@@ -169,19 +170,35 @@ class Pulse:
         is_over = False
         while not is_over:
             rest_ns, longest_rest_ns = max(ns - spent, _SHORTEST_REST_NS), max(longest_ns - spent, 0)
-            token, late_ns, is_over = self.functions["wait"](rest_ns, longest_rest_ns)
-            if token:
-                self._capture(token, late_ns)
+            is_over = self._wait(rest_ns, longest_rest_ns)
             spent = monotonic_ns() - begun
             is_over = is_over or spent >= ns
 
-    def _capture(self, token: int, late_ns: int) -> None:
+    def give_way(self) -> None:
+        """Let whoever waits for the GIL have it, before work that takes long.
+
+        By a plain ``sleep`` it was tried: whoever took the GIL then, and kept it in C code, was found to compute in
+        Python, for his stack was asked for and taken only when we had come back, and then without a wait.
+        """
+        self._wait(_WAY_NS, _WAY_NS)
+
+    def _wait(self, ns: int, longest_ns: int) -> bool:
+        """Whether somebody wants more than the main thread's stack.
+
+        An iteration that has ended before we came says by how late we were whether it let us come.
+        """
+        token, late_ns, has_ended, is_over = self.functions["wait"](ns, longest_ns)
+        if token:
+            self._captured.append((token, late_ns, [] if has_ended else self._main_stack(), None))
+        return bool(is_over)
+
+    def _main_stack(self) -> List[Any]:
         frame: Any = sys._current_frames().get(self._main)
         flat: List[Any] = []
         while frame is not None and len(flat) < 2 * MAX_FRAMES:
             flat += [frame.f_code, frame.f_lineno]
             frame = frame.f_back
-        self._captured.append((token, late_ns, flat, None))
+        return flat
 
     def open(self, slot_at: int, selector: Any, loop: Any, tid: int, running: bool) -> bool:
         """Declare a loop of thread ``tid``: its slot in the shared memory, and how its own wait is told from others.

@@ -39,7 +39,6 @@ _MAX_SPANS = 64
 _MAX_ENDED = 4096
 _MAX_SAMPLED = 256  # iterations of exact loops whose samples are kept: most of them are no stalls in the end
 _DETAILS_A_SECOND = 50
-_WAY_S = 0.0001  # without the GIL, before a record that takes a millisecond: who waits for it needs so long to wake up
 
 
 class Progress:
@@ -302,7 +301,7 @@ class Watchdog:
         stalls, seen = agent.pulse.take(finishing)
         for stall in stalls:
             if not finishing:
-                sleep(_WAY_S)
+                agent.pulse.give_way()  # a record takes a millisecond
             state = exact.loop_of(agent, stall.slot_at)
             progress = self._sampled.pop((stall.slot_at, stall.start_ns), None)
             if not self._within_rate(stall.end_ns):

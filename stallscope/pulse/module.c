@@ -134,12 +134,16 @@ static void *last_wait(void *self, void *unused)
     return none();
 }
 
-/* take() -> [bytes, ...]: finished stalls and seen calls of each thread, as struct record_head and what follows. */
+static _Atomic bool look_wanted;
+
+/* take() -> [bytes, ...]: finished stalls and seen calls of each thread, as struct record_head and what follows. A look
+ * begins with it: it is what those get who wanted one. */
 static void *take(void *self, void *unused)
 {
     static uint8_t room[TAKE_BYTES];
     void *list = py.List_New(0);
     (void)self, (void)unused;
+    atomic_store(&look_wanted, false);
     for (int i = 0; list != NULL && i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         size_t size = ring_take(atomic_load(&threads[i]), room, sizeof room);
         void *bytes = size > 0 ? py.Bytes_FromStringAndSize((const char *)room, (ssize_t)size) : NULL;
@@ -155,7 +159,6 @@ static void *take(void *self, void *unused)
 
 static _Atomic uint32_t nudges;
 static uint32_t answered;  /* the agent's thread alone has to do with it */
-static _Atomic bool look_wanted;
 
 void nudge_for_stack(void)
 {
@@ -185,6 +188,8 @@ static bool has_work(void)
 /* Sleep until somebody nudges (true), for the whole of longest_ns, or for a multiple of ns if there is something to do. */
 static bool sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
 {
+    if (atomic_load(&look_wanted))  /* since the last look began */
+        return true;
     uint64_t until = now_ns() + longest_ns;
     struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
     do
@@ -195,9 +200,10 @@ static bool sleep_until_wanted(uint64_t ns, uint64_t longest_ns)
     return answered != before;
 }
 
-/* wait(ns, longest_ns) -> (token, late_ns, is_over): without the GIL, which a saturated program would have to give up for
- * us. With a token other than 0 the caller is to take the main thread's stack, it has waited late_ns for the GIL; and that
- * may be all that it was woken for: is_over says whether somebody wants more. */
+/* wait(ns, longest_ns) -> (token, late_ns, has_ended, is_over): without the GIL, which a saturated program would have to
+ * give up for us. With a token other than 0 the main thread's stack was wanted, and the caller has waited late_ns for the
+ * GIL: it is to take the stack unless that iteration has_ended meanwhile. That may be all that it was woken for: is_over
+ * says whether somebody wants more. */
 static void *wait_for_nudge(void *self, void *arguments)
 {
     unsigned long long ns = 0, longest_ns = 0;
@@ -207,10 +213,11 @@ static void *wait_for_nudge(void *self, void *arguments)
     void *state = py.Eval_SaveThread();
     bool is_nudged = sleep_until_wanted(ns, longest_ns);
     uint64_t woken = now_ns(), late = 0;
+    bool has_ended = false;
     py.Eval_RestoreThread(state);
-    int is_over = atomic_exchange(&look_wanted, false) || !is_nudged;
-    uint64_t token = stack_wanted_of_nudged(woken, &late);
-    return py._BuildValue("(KKi)", (unsigned long long)token, (unsigned long long)late, is_over);
+    int is_over = atomic_load(&look_wanted) || !is_nudged;
+    uint64_t token = stack_wanted_of_nudged(woken, &late, &has_ended);
+    return py._BuildValue("(KKii)", (unsigned long long)token, (unsigned long long)late, has_ended, is_over);
 }
 
 /* nudge(): end the agent's rest. */
@@ -318,10 +325,10 @@ static void *functions(void)
     return dict;
 }
 
-/* The 6 grows with every change of what these functions take and give, and of the records: a process may keep the library
+/* The 7 grows with every change of what these functions take and give, and of the records: a process may keep the library
  * of an older stallscope. Called by the interpreter's loader, with the GIL. It always fails: with an ImportError whose
  * argument is the dict, or with another error, or (this is no CPython that we know) with none, which makes a SystemError. */
-__attribute__((visibility("default"))) void *PyInit_pulse_functions_6(void)
+__attribute__((visibility("default"))) void *PyInit_pulse_functions_7(void)
 {
     void *dict = python_find() ? functions() : NULL;
     if (dict != NULL) {

@@ -196,16 +196,19 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
 }
 
 /* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not.
- * When the iteration is over, the stack is another's; a thread that had to wait for a CPU may come that late. */
-uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns)
+ * When the iteration has ended, the stack is another's; a thread that had to wait for a CPU may come that late. */
+uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns, bool *has_ended)
 {
     for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         struct thread *t = atomic_load(&threads[i]);
         uint64_t since = t->main ? atomic_exchange(&t->held_since_ns, 0) : 0;
         uint64_t started = atomic_load(&t->started_ns);
-        if (since <= started || started == 0 || started != atomic_load(&t->overdue))
+        if (since == 0)
             continue;
         *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
+        *has_ended = since <= started || started == 0 || started != atomic_load(&t->overdue);
+        if (*has_ended)
+            return atomic_load(&t->held_token);
         atomic_store(&t->met_token, atomic_load(&t->held_token));  /* as we have the GIL it stays in the call's line */
         atomic_store(&t->met_in_ns, atomic_load(&t->call) != 0 ? atomic_load(&t->call_since_ns) : 0);
         return atomic_load(&t->held_token);
