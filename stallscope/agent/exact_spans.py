@@ -7,8 +7,9 @@ a CPU is counted when it is over, and the stack that a look asked for is of the 
 from __future__ import annotations
 
 from . import stops
-from .spans import Span, difference
+from .spans import Span
 from .thread_facts import Facts, call_named
+from .turns import turned
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def of_exact(stall: ExactStall) -> List[Span]:
     stopped_ns = sum([span.to_ns - span.from_ns for span in spans if _is_stop(span)])
     for span in spans:  # for so long nobody could answer
         span.late_ns = max(0, span.late_ns - stopped_ns)
-    return _merged(_turned(spans))
+    return _merged(turned(spans, stall.calls))
 
 
 def _looked_at(stall: ExactStall) -> List[Span]:
@@ -44,11 +45,13 @@ def _looked_at(stall: ExactStall) -> List[Span]:
 
 
 def _bound(stall: ExactStall) -> None:
-    """A look may come when the iteration has ended, and so may the answer to what it asked for."""
-    late_ns: Dict[int, int] = {}
+    """A look may come when the iteration has ended, and so may the answer to what it, or one before it, asked for."""
+    answers: Dict[int, Tuple[int, int]] = {}  # by token: late_ns, answered_ns; of the look that asked
     for tick in stall.ticks:
         tick.at_ns = min(tick.at_ns, stall.end_ns)
-        tick.late_ns = late_ns.setdefault(tick.token, min(tick.late_ns, stall.end_ns - tick.at_ns))
+        late_ns = min(tick.late_ns, stall.end_ns - tick.at_ns)
+        own = (late_ns, tick.at_ns + late_ns)
+        tick.late_ns, tick.answered_ns = answers.setdefault(tick.token, own) if tick.token else own
 
 
 def _share_answers(ticks: List[Tick]) -> None:
@@ -56,27 +59,30 @@ def _share_answers(ticks: List[Tick]) -> None:
     which then asks anew: the answer that covers most of the stretch describes it.
     """
     stack: Stack = ()
-    token = answered_ns = late_ns = 0
+    answered_ns = late_ns = 0
     for tick in ticks:
-        own = (tick.token, tick.at_ns + tick.late_ns, tick.stack, tick.late_ns)
+        own = (tick.stack, tick.late_ns, tick.answered_ns)
         if 2 * answered_ns > tick.from_ns + tick.at_ns:
-            tick.stack, tick.late_ns = stack, late_ns
-        if own[0] not in (0, token):
-            token, answered_ns, stack, late_ns = own
+            tick.stack, tick.late_ns, tick.answered_ns = stack, late_ns, answered_ns
+        if tick.token:
+            stack, late_ns, answered_ns = own
 
 
 def _lend_stacks(spans: List[Span]) -> None:
     """What was answered before is as near as we can come where nobody answered; at first, what was answered next."""
     stack: Stack = next((span.stack for span in spans if span.stack), ())
+    answered_ns = spans[0].to_ns
     for span in spans:
         if not span.stack and span.facts.call is None:
-            span.stack = stack
-        stack = span.stack or stack
+            span.stack, span.answered_ns = stack, answered_ns
+        if span.stack:
+            stack, answered_ns = span.stack, span.answered_ns
 
 
 def _look(tick: Tick, switches: Optional[int]) -> Span:
     span = Span(tick.from_ns, tick.at_ns, tick.stack, Facts(call_named(tick.system_call), tick.state), None)
-    span.cpu_ns, span.run_delay_ns, span.late_ns = tick.cpu_ns, tick.run_delay_ns, tick.late_ns
+    span.cpu_ns, span.run_delay_ns = tick.cpu_ns, tick.run_delay_ns
+    span.late_ns, span.answered_ns = tick.late_ns, tick.answered_ns
     if switches is not None and tick.switches is not None:
         span.switches = tick.switches - switches
     return span
@@ -91,6 +97,7 @@ def _last(stall: ExactStall, spans: List[Span]) -> Span:
     span.cpu_ns = _rest(stall.cpu_ns, [tick.cpu_ns for tick in stall.ticks])
     span.run_delay_ns = _rest(stall.run_delay_ns, [tick.run_delay_ns for tick in stall.ticks])
     span.late_ns = spans[-1].late_ns if spans else 0
+    span.answered_ns = spans[-1].answered_ns if spans else stall.end_ns
     return span
 
 
@@ -138,40 +145,3 @@ def _carry(spans: List[Span], cpu_ns: int, delay_ns: int) -> Tuple[int, int]:
 
 def _is_stop(span: Span) -> bool:
     return bool(span.facts.state == stops.STOPPED)
-
-
-def _turned(spans: List[Span]) -> List[Span]:
-    """Where two looks met the thread in different code it may have turned from one to the other at any moment between
-    their answers: half of that is the former's. Blocked time is not divided, it belongs to a call.
-    """
-    parts = spans[:1]
-    for index, span in enumerate(spans[1:]):
-        before = spans[index]
-        at = (before.to_ns + before.late_ns + span.to_ns + span.late_ns) // 2
-        if _computes(before) and _computes(span) and before.stack != span.stack and span.from_ns < at < span.to_ns:
-            parts += _halves(span, at, before)
-        else:
-            parts.append(span)
-    return parts
-
-
-def _computes(span: Span) -> bool:
-    ran = span.cpu_ns is not None and 2 * (span.cpu_ns + (span.run_delay_ns or 0)) > span.to_ns - span.from_ns
-    return bool(ran and span.stack and span.facts.call is None and span.facts.state == "R")
-
-
-def _halves(span: Span, at: int, before: Span) -> List[Span]:
-    first, second = span.part(span.from_ns, at), span.part(at, span.to_ns)
-    first.stack, first.late_ns, first.switches = before.stack, before.late_ns, None
-    length, share = span.to_ns - span.from_ns, at - span.from_ns
-    first.cpu_ns, first.run_delay_ns = (
-        _share_of(span.cpu_ns, share, length),
-        _share_of(span.run_delay_ns, share, length),
-    )
-    second.cpu_ns = difference(span.cpu_ns, first.cpu_ns)
-    second.run_delay_ns = difference(span.run_delay_ns, first.run_delay_ns)
-    return [first, second]
-
-
-def _share_of(whole: Optional[int], part: int, length: int) -> Optional[int]:
-    return None if whole is None else whole * part // length

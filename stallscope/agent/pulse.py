@@ -61,7 +61,8 @@ class Tick:
     """The watchdog's look at an overdue iteration: what the thread spent since the look before; None: not known."""
 
     __slots__ = (
-        "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "switches", "system_call", "token",
+        "answered_ns", "at_ns", "cpu_ns", "from_ns", "late_ns", "run_delay_ns", "stack", "state", "switches",
+        "system_call", "token",
     )  # fmt: skip
 
     def __init__(self, raw: bytes, at: int) -> None:
@@ -72,6 +73,7 @@ class Tick:
         self.state = chr(state) if state else ""
         self.stack: Stack = ()
         self.late_ns = 0  # for how long the interpreter did not answer
+        self.answered_ns = self.at_ns
 
 
 class ExactStall:

@@ -11,13 +11,27 @@ if TYPE_CHECKING:
 
 
 class Span:
-    """Consecutive samples that look alike; the fields are those of the recording's ``Span``."""
+    """Consecutive samples that look alike; the fields are those of the recording's ``Span``.
 
-    __slots__ = ("cpu_ns", "facts", "from_ns", "late_ns", "run_delay_ns", "samples", "stack", "switches", "to_ns")
+    ``answered_ns``: when the stack was taken; of spans that the pulse measured alone.
+    """
+
+    __slots__ = (
+        "answered_ns",
+        "cpu_ns",
+        "facts",
+        "from_ns",
+        "late_ns",
+        "run_delay_ns",
+        "samples",
+        "stack",
+        "switches",
+        "to_ns",
+    )
 
     def __init__(self, from_ns: int, to_ns: int, stack: Stack, facts: Facts, before: Optional[Facts]) -> None:
         self.from_ns, self.to_ns, self.stack, self.facts = from_ns, to_ns, stack, facts
-        self.samples, self.late_ns = 1, 0
+        self.samples, self.late_ns, self.answered_ns = 1, 0, 0
         self.cpu_ns = difference(facts.cpu_ns, before.cpu_ns if before else None)
         self.run_delay_ns = difference(facts.run_delay_ns, before.run_delay_ns if before else None)
         self.switches = difference(facts.switches, before.switches if before else None)
@@ -26,7 +40,8 @@ class Span:
         """The same from here to there, with all that was counted."""
         part = Span(from_ns, to_ns, self.stack, self.facts, None)
         part.cpu_ns, part.run_delay_ns = self.cpu_ns, self.run_delay_ns
-        part.samples, part.switches, part.late_ns = self.samples, self.switches, self.late_ns
+        part.samples, part.switches = self.samples, self.switches
+        part.late_ns, part.answered_ns = self.late_ns, self.answered_ns
         return part
 
     def absorb(self, other: "Span") -> None:

@@ -42,18 +42,19 @@ def _unspent(spans: List[Span], stop: Stop, calls: List[ExactCall]) -> int:
         if span.facts.state == STOPPED:
             continue
         idle = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
-        unspent += max(0, idle - sum([_overlap(call, span) for call in calls if call.call[0] != "gil"]))
-        gil_ns += sum([_overlap(call, span) for call in calls if call.call[0] == "gil"])
+        unspent += max(0, idle - sum([overlap(call, span) for call in calls if call.call[0] != "gil"]))
+        gil_ns += sum([overlap(call, span) for call in calls if call.call[0] == "gil"])
         delay_ns += span.run_delay_ns or 0
     return max(0, unspent - max(0, gil_ns - delay_ns))
 
 
-def _overlap(call: ExactCall, span: Span) -> int:
+def overlap(call: ExactCall, span: Span) -> int:
+    """How much of the call lies in the span; of a sum of calls, all where the first was."""
     if call.count > 1:
-        overlap: int = call.duration_ns if span.from_ns <= call.start_ns < span.to_ns else 0
+        within: int = call.duration_ns if span.from_ns <= call.start_ns < span.to_ns else 0
     else:
-        overlap = max(0, min(call.last_ns, span.to_ns) - max(call.start_ns, span.from_ns))
-    return overlap
+        within = max(0, min(call.last_ns, span.to_ns) - max(call.start_ns, span.from_ns))
+    return within
 
 
 def _was_held_up(call: ExactCall, stop: Stop) -> bool:

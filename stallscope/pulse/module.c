@@ -210,13 +210,14 @@ static void *wait_for_nudge(void *self, void *arguments)
     (void)self;
     if (!py.Arg_ParseTuple(arguments, "KK", &ns, &longest_ns))
         return NULL;
+    uint64_t rested = now_ns();
     void *state = py.Eval_SaveThread();
     bool is_nudged = sleep_until_wanted(ns, longest_ns);
     uint64_t woken = now_ns(), late = 0;
     bool has_ended = false;
     py.Eval_RestoreThread(state);
     int is_over = atomic_load(&look_wanted) || !is_nudged;
-    uint64_t token = stack_wanted_of_nudged(woken, &late, &has_ended);
+    uint64_t token = stack_wanted_of_nudged(rested, woken, &late, &has_ended);
     return py._BuildValue("(KKii)", (unsigned long long)token, (unsigned long long)late, has_ended, is_over);
 }
 

@@ -384,7 +384,7 @@ void watchdog_forked(void);  /* in the child, where it does not run */
 
 uint64_t stack_wanted(struct thread *t);  /* ask for the stack of the call that has just returned; its token, or 0 */
 uint64_t stack_wanted_by_watchdog(struct thread *t);
-uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns, bool *has_ended);
+uint64_t stack_wanted_of_nudged(uint64_t rested_ns, uint64_t woken_ns, uint64_t *late_ns, bool *has_ended);
 void nudge_for_stack(void), nudge(void);  /* let the agent's thread ask for the GIL; and look at everything */
 uint64_t python_code(void);               /* address of the code object that runs in this thread; with the GIL */
 bool python_find(void);                   /* look CPython's functions up; false: this is no CPython */

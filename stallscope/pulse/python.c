@@ -196,8 +196,9 @@ uint64_t stack_wanted_by_watchdog(struct thread *t)
 }
 
 /* The token that a nudged thread, which has the GIL now, is to answer; 0: none. `late_ns`: for how long it could not.
- * When the iteration has ended, the stack is another's; a thread that had to wait for a CPU may come that late. */
-uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns, bool *has_ended)
+ * When the iteration has ended, the stack is another's; a thread that had to wait for a CPU may come that late, and woke
+ * up late. One that was asked before it rested was at work, and has lost the GIL there. */
+uint64_t stack_wanted_of_nudged(uint64_t rested_ns, uint64_t woken_ns, uint64_t *late_ns, bool *has_ended)
 {
     for (int i = 0; i < THREADS && atomic_load(&threads[i]) != NULL; i++) {
         struct thread *t = atomic_load(&threads[i]);
@@ -205,7 +206,7 @@ uint64_t stack_wanted_of_nudged(uint64_t woken_ns, uint64_t *late_ns, bool *has_
         uint64_t started = atomic_load(&t->started_ns);
         if (since == 0)
             continue;
-        *late_ns = now_ns() - (woken_ns > since ? woken_ns : since);
+        *late_ns = now_ns() - (rested_ns <= since && since < woken_ns ? woken_ns : since);
         *has_ended = since <= started || started == 0 || started != atomic_load(&t->overdue);
         if (*has_ended)
             return atomic_load(&t->held_token);
