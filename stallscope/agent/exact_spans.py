@@ -28,7 +28,9 @@ def of_exact(stall: ExactStall) -> List[Span]:
     stopped_ns = sum([span.to_ns - span.from_ns for span in spans if _is_stop(span)])
     for span in spans:  # for so long nobody could answer
         span.late_ns = max(0, span.late_ns - stopped_ns)
-    return _merged(turned(spans, stall.calls))
+    spans = turned(spans, stall.calls)
+    _settle(spans)  # a part may have got more than it can hold
+    return _merged(spans)
 
 
 def _looked_at(stall: ExactStall) -> List[Span]:

@@ -82,7 +82,7 @@ def _labelled(span: Span, from_ns: int, to_ns: int, source: Span) -> Span:
 def _share(part: Span, free_ns: int, whole: Span, whole_free_ns: int) -> None:
     part.switches = None
     part.cpu_ns = _of(whole.cpu_ns, free_ns, whole_free_ns)
-    part.run_delay_ns = _of(whole.run_delay_ns, free_ns, whole_free_ns)
+    part.run_delay_ns = _of(whole.run_delay_ns, part.to_ns - part.from_ns, whole.to_ns - whole.from_ns)  # in calls, too
 
 
 def _of(counted: Optional[int], share: int, whole: int) -> Optional[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from stallscope.agent.exact_spans import _bound, _lend_stacks, _settle, _share_answers
+from stallscope.agent.exact_spans import _bound, _lend_stacks, _settle, _share_answers, of_exact
 from stallscope.agent.spans import Span
 from stallscope.agent.thread_facts import Facts
 from stallscope.agent.turns import turned
@@ -130,3 +130,25 @@ def test_a_stretch_that_nobody_answered_has_the_stack_before() -> None:
 
 def test_an_answer_that_came_when_the_iteration_was_over_is_late_until_its_end() -> None:
     assert described([tick(0, 90, 1, (), 500)]) == [((), 10)]
+
+
+def seen(from_ms: int, at_ms: int, stack: Any, ran_ms: int, waited_ms: int) -> Any:
+    """A look with its counters, answered at once."""
+    return SimpleNamespace(
+        from_ns=from_ms * MS, at_ns=at_ms * MS, token=at_ms, stack=stack, late_ns=0, cpu_ns=ran_ms * MS,
+        run_delay_ns=waited_ms * MS, switches=None, system_call=-1, state="R",
+    )  # fmt: skip
+
+
+def test_no_part_holds_more_than_its_length_when_waits_for_a_cpu_lay_in_calls() -> None:
+    """The GIL was asked for, and then a CPU waited for: most of that lies in the call, and none of it may be lost."""
+    wait = SimpleNamespace(
+        start_ns=62 * MS, last_ns=92 * MS, duration_ns=30 * MS, count=1, call=("gil", "lock", "", "")
+    )
+    stall = SimpleNamespace(
+        start_ns=0, end_ns=100 * MS, cpu_ns=16 * MS, run_delay_ns=84 * MS, stops=[], calls=[wait],
+        ticks=[seen(0, 60, C_CODE, 12, 48), seen(60, 99, PYTHON, 4, 35)],
+    )  # fmt: skip
+    spans = of_exact(stall)  # type: ignore[arg-type]
+    assert all((one.cpu_ns or 0) + (one.run_delay_ns or 0) <= one.to_ns - one.from_ns for one in spans)
+    assert sum(one.run_delay_ns or 0 for one in spans) == 84 * MS
