@@ -75,6 +75,12 @@ def test_a_stack_that_is_taken_ends_no_rest(found: Any) -> None:
     assert found == {"functions": ["until_met"] * 3, "rested": True}
 
 
+@pytest.mark.program("working")
+def test_c_code_that_kept_the_gil_from_an_agent_at_work_is_found_to(found: Any) -> None:
+    """The agent came back from its sleep without a wait, and took the time for Python's."""
+    assert found == {"function": "compute", "late": True}
+
+
 @pytest.mark.program("leaving")
 def test_it_may_leave_while_a_handler_runs(found: Any) -> None:
     (message,) = found.pop("told")

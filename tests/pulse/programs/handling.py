@@ -211,6 +211,35 @@ def resting() -> Found:
     return {"functions": functions, "rested": rested}
 
 
+def working() -> Found:
+    """C code takes the GIL while the agent's thread is at work, and keeps it until that thread goes to rest."""
+    aboard = Aboard(threshold_ns=20 * MS)
+    loop = new_loop(aboard)
+    at_work, rested = threading.Lock(), threading.Lock()
+    took_ns: list[int] = []
+
+    def work() -> None:
+        at_work.acquire()
+        aboard.pulse.give_way()
+        rested.release()
+
+    def compute() -> None:
+        at_work.release()
+        begun = time.monotonic_ns()
+        sum(range(10_000_000))
+        took_ns.append(time.monotonic_ns() - begun)
+        rested.acquire()
+
+    at_work.acquire()
+    rested.acquire()
+    thread = threading.Thread(target=work)
+    thread.start()
+    run(loop, compute)
+    thread.join()
+    _, late_ns, stack, _ = max(aboard.pulse._captured, key=lambda one: one[1])  # those of calls are never late
+    return {"function": stack[0].co_name, "late": late_ns > took_ns[0] // 2}
+
+
 def leaving() -> Found:
     """The runner leaves while one of its handlers runs; that handler fails afterwards."""
     aboard = Aboard()
