@@ -195,20 +195,23 @@ def resting() -> Found:
 
     def until_met() -> None:
         aboard.pulse._captured.clear()
-        while not aboard.pulse._captured:
+        while not stacks():
             pass
+
+    def stacks() -> list[Any]:
+        """Without what was asked for in the iteration before, which is answered without one."""
+        return [stack for _, _, stack, _ in list(aboard.pulse._captured) if stack]
 
     thread = threading.Thread(target=rest)
     thread.start()
-    functions = []
+    met = []
     for _ in range(3):
         run(loop, until_met)
-        (_, _, stack, _), *_ = aboard.pulse._captured
-        functions.append(stack[0].co_name)
+        met.append(until_met.__code__ in stacks()[0])
     rested = not is_over.is_set()
     aboard.pulse.nudge()
     thread.join()
-    return {"functions": functions, "rested": rested}
+    return {"met": met, "rested": rested}
 
 
 def working() -> Found:
