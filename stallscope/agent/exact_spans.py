@@ -25,7 +25,7 @@ def of_exact(stall: ExactStall) -> List[Span]:
     _settle(spans)
     spans = stops.divided(spans, stall.stops, stall.calls)
     _settle(spans)
-    stopped_ns = sum([span.to_ns - span.from_ns for span in spans if _is_stop(span)])
+    stopped_ns = sum([span.to_ns - span.from_ns for span in spans if stops.is_stop(span)])
     for span in spans:  # for so long nobody could answer
         span.late_ns = max(0, span.late_ns - stopped_ns)
     spans = turned(spans, stall.calls)
@@ -123,7 +123,7 @@ def _merged(spans: List[Span]) -> List[Span]:
 
 def _alike(one: Span, other: Span) -> bool:
     same = one.stack == other.stack and one.facts.call == other.facts.call
-    return same and _is_stop(one) == _is_stop(other)
+    return same and stops.is_stop(one) == stops.is_stop(other)
 
 
 def _settle(spans: List[Span]) -> None:
@@ -137,13 +137,9 @@ def _carry(spans: List[Span], cpu_ns: int, delay_ns: int) -> Tuple[int, int]:
         if span.cpu_ns is None or span.run_delay_ns is None:
             cpu_ns = delay_ns = 0
             continue
-        room = 0 if _is_stop(span) else span.to_ns - span.from_ns
+        room = 0 if stops.is_stop(span) else span.to_ns - span.from_ns
         ran_ns, waited_ns = span.cpu_ns + cpu_ns, span.run_delay_ns + delay_ns
         span.cpu_ns = min(ran_ns, room)
         span.run_delay_ns = min(waited_ns, room - span.cpu_ns)
         cpu_ns, delay_ns = ran_ns - span.cpu_ns, waited_ns - span.run_delay_ns
     return cpu_ns, delay_ns
-
-
-def _is_stop(span: Span) -> bool:
-    return bool(span.facts.state == stops.STOPPED)

@@ -35,11 +35,16 @@ def divided(spans: List[Span], stops: List[Stop], calls: List[ExactCall]) -> Lis
     return spans
 
 
+def is_stop(span: Span) -> bool:
+    """Whether it is one of those in which the process was stopped."""
+    return bool(span.facts.state == STOPPED)
+
+
 def _unspent(spans: List[Span], stop: Stop, calls: List[ExactCall]) -> int:
     calls = [call for call in calls if not _was_held_up(call, stop)]
     unspent = gil_ns = delay_ns = 0
     for span in spans:
-        if span.facts.state == STOPPED:
+        if is_stop(span):
             continue
         idle = span.to_ns - span.from_ns - (span.cpu_ns or 0) - (span.run_delay_ns or 0)
         unspent += max(0, idle - sum([overlap(call, span) for call in calls if call.call[0] != "gil"]))

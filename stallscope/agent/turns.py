@@ -9,7 +9,7 @@ asked for. Only time outside of calls is divided: of a call the pulse knows when
 from __future__ import annotations
 
 from .spans import Span, difference
-from .stops import STOPPED, overlap
+from .stops import is_stop, overlap
 
 TYPE_CHECKING = False  # ``typing`` is not imported into the observed program
 if TYPE_CHECKING:
@@ -27,22 +27,22 @@ def turned(spans: List[Span], calls: List[ExactCall]) -> List[Span]:
     """The spans, cut where the thread turned."""
     parts: List[Span] = []
     turns: List[Turn] = []
-    before: Optional[Span] = None
+    before = spans[0]
     calls = [call for call in calls if call.count == 1 and call.duration_ns >= _MATTERS_NS]
-    for span, source in [(span, span.part(span.from_ns, span.to_ns)) for span in spans]:
+    for span in spans:
         if not _computes(span, calls):
             turns = []
-        elif before is None or not turns:
-            turns = [(span.from_ns, source)]
-        elif before.stack != source.stack:
-            turns.append((max(turns[-1][0], _turn_ns(before, source)), source))
-        before = source
+        elif not turns:
+            turns = [(span.from_ns, span)]
+        elif before.stack != span.stack:
+            turns.append((max(turns[-1][0], _turn_ns(before, span)), span))
+        before = span
         parts += _cut(span, turns, calls) if turns else [span]
     return parts
 
 
 def _computes(span: Span, calls: List[ExactCall]) -> bool:
-    if span.cpu_ns is None or not span.stack or span.facts.state == STOPPED:
+    if span.cpu_ns is None or not span.stack or is_stop(span):
         return False
     return 2 * (span.cpu_ns + (span.run_delay_ns or 0)) > _free_ns(span, calls)
 
@@ -64,9 +64,9 @@ def _cut(span: Span, turns: List[Turn], calls: List[ExactCall]) -> List[Span]:
     pieces = [(max(at, span.from_ns), min(ends[i], span.to_ns), source) for i, (at, source) in enumerate(turns)]
     pieces = [piece for piece in pieces if piece[0] < piece[1]]
     parts = [_labelled(span, *piece) for piece in pieces]
-    for part in parts[:-1]:
-        _share(part, _free_ns(part, calls), span, _free_ns(span, calls))
+    free_ns = _free_ns(span, calls)
     for part in parts[:-1]:  # what is left is the last one's, so that nothing is lost
+        _share(part, _free_ns(part, calls), span, free_ns)
         parts[-1].cpu_ns = difference(parts[-1].cpu_ns, part.cpu_ns)
         parts[-1].run_delay_ns = difference(parts[-1].run_delay_ns, part.run_delay_ns)
     return parts or [span]

@@ -21,7 +21,7 @@ def tick(from_ms: int, at_ms: int, token: int, stack: Any = (), late_ms: int = 0
 
 def described(ticks: list[Any]) -> list[tuple[Any, int]]:
     """Stack and lateness of each."""
-    _bound(SimpleNamespace(start_ns=0, end_ns=100, ticks=ticks))  # type: ignore[arg-type]
+    _bound(SimpleNamespace(end_ns=100, ticks=ticks))  # type: ignore[arg-type]
     _share_answers(ticks)
     return [(one.stack, one.late_ns) for one in ticks]
 

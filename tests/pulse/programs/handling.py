@@ -195,23 +195,21 @@ def resting() -> Found:
 
     def until_met() -> None:
         aboard.pulse._captured.clear()
-        while not stacks():
+        captured = aboard.pulse._captured
+        while not captured or not captured[-1][2]:  # what the iteration before had asked for is answered without one
             pass
-
-    def stacks() -> list[Any]:
-        """Without what was asked for in the iteration before, which is answered without one."""
-        return [stack for _, _, stack, _ in list(aboard.pulse._captured) if stack]
 
     thread = threading.Thread(target=rest)
     thread.start()
-    met = []
+    functions = []
     for _ in range(3):
         run(loop, until_met)
-        met.append(until_met.__code__ in stacks()[0])
+        stack = next(stack for _, _, stack, _ in aboard.pulse._captured if stack)
+        functions.append(stack[0].co_name)
     rested = not is_over.is_set()
     aboard.pulse.nudge()
     thread.join()
-    return {"met": met, "rested": rested}
+    return {"functions": functions, "rested": rested}
 
 
 def working() -> Found:
